@@ -1,0 +1,87 @@
+"""Salver serves Python models and business logic over HTTP: decorate a class, bind it, run it.
+
+    import salver as serve
+
+    @serve.deployment
+    class Hello:
+        def __call__(self) -> str:
+            return "Hello!"
+
+    serve.run(Hello.bind())
+
+Names are imported at their first use, because every process of Salver imports this package and needs little of it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salver.api.application import Application
+    from salver.api.deployment import Deployment, deployment
+    from salver.api.verbs import (
+        delete,
+        get_app_handle,
+        get_deployment_handle,
+        run,
+        shutdown,
+        shutdown_async,
+        start,
+        status,
+    )
+    from salver.handle import DeploymentHandle, DeploymentResponse
+    from salver.runtime.context import ReplicaContext, get_replica_context
+    from salver.schema.http import HTTPOptions, ProxyLocation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Application",
+    "Deployment",
+    "DeploymentHandle",
+    "DeploymentResponse",
+    "HTTPOptions",
+    "ProxyLocation",
+    "ReplicaContext",
+    "__version__",
+    "delete",
+    "deployment",
+    "get_app_handle",
+    "get_deployment_handle",
+    "get_replica_context",
+    "run",
+    "shutdown",
+    "shutdown_async",
+    "start",
+    "status",
+]
+
+_HOMES = {
+    "Application": "salver.api.application",
+    "Deployment": "salver.api.deployment",
+    "deployment": "salver.api.deployment",
+    **dict.fromkeys(
+        (
+            *("delete", "get_app_handle", "get_deployment_handle", "run"),
+            *("shutdown", "shutdown_async", "start", "status"),
+        ),
+        "salver.api.verbs",
+    ),
+    "DeploymentHandle": "salver.handle",
+    "DeploymentResponse": "salver.handle",
+    "ReplicaContext": "salver.runtime.context",
+    "get_replica_context": "salver.runtime.context",
+    "HTTPOptions": "salver.schema.http",
+    "ProxyLocation": "salver.schema.http",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'salver' has no attribute '{name}'")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

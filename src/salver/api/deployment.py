@@ -1,0 +1,194 @@
+"""`@deployment`: a class or function, and the options it is to be served with. Descriptions only."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, cast, overload
+
+from salver.api.application import Application
+from salver.schema.errors import InvalidOption
+from salver.schema.options import ActorOptions, BackpressureConfig, OptionChanges, Options, validated, with_aliases
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+
+class Deployment(Generic[T]):
+    """A class or function with the options it is to be served with; made by `@serve.deployment`.
+
+    It is never changed: `options` returns a copy, `bind` an `Application`.
+    """
+
+    _func_or_class: Callable[..., T]
+    _name: str
+    _changes: "Mapping[str, Any]"
+    _options: Options
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("The Deployment constructor should not be called directly. Use `@serve.deployment`.")
+
+    @property
+    def name(self) -> str:
+        """Return the deployment's name."""
+        return self._name
+
+    @property
+    def func_or_class(self) -> Callable[..., T]:
+        """Return what was decorated, as it was."""
+        return self._func_or_class
+
+    @property
+    def all_options(self) -> Options:
+        """Return every option with its value."""
+        return self._options
+
+    @property
+    def num_replicas(self) -> int:
+        """Return how many replicas it starts with."""
+        return self._options.initial_replicas
+
+    @property
+    def max_ongoing_requests(self) -> int:
+        """Return how many requests one replica works on at once."""
+        return self._options.max_ongoing_requests
+
+    @property
+    def max_queued_requests(self) -> int:
+        """Return how many requests each caller may have waiting; -1 for no limit."""
+        return self._options.max_queued_requests
+
+    @property
+    def backpressure_config(self) -> BackpressureConfig:
+        """Return what is answered when the queue is full."""
+        return self._options.backpressure_config or BackpressureConfig()
+
+    @property
+    def user_config(self) -> Any:
+        """Return what `reconfigure` is called with."""
+        return self._options.user_config
+
+    @property
+    def ray_actor_options(self) -> ActorOptions:
+        """Return the resources of each replica."""
+        return self._options.ray_actor_options
+
+    def options(
+        self,
+        func_or_class: Callable[..., T] | None = None,
+        *,
+        name: str | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> "Deployment[T]":
+        """Return a copy with some options changed; the others stay.
+
+        Args:
+            func_or_class: Other code to serve under these options.
+            name: Another name.
+            **changes: Options to set; see `salver.schema.options.Options`.
+
+        Raises:
+            InvalidOption: A value is not allowed.
+            TypeError: There is no such option.
+        """
+        return _made(
+            self._func_or_class if func_or_class is None else _checked_code(func_or_class),
+            self._name if name is None else _checked_name(name),
+            {**self._changes, **with_aliases(cast("Mapping[str, Any]", changes))},
+        )
+
+    def bind(self, *args: Any, **kwargs: Any) -> Application:
+        """Bind constructor arguments; bound deployments among them arrive as handles, at any depth.
+
+        Raises:
+            InvalidOption: The deployment is a function, which takes no constructor arguments.
+        """
+        if not isinstance(self._func_or_class, type) and (args or kwargs):
+            raise InvalidOption(f"init_args not supported for function deployments ('{self._name}' is a function).")
+        return Application(self, args, kwargs)
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: a deployment is served, not called."""
+        raise RuntimeError(
+            f"Deployments cannot be constructed directly. Use `{self._name}.bind(...)` and `serve.run`, "
+            f"or `{self._name}.func_or_class(...)` to test the class without serving it."
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Deployment)
+            and self._name == other._name
+            and self._options == other._options
+            and self._func_or_class == other._func_or_class
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._name, self._func_or_class))
+
+    def __repr__(self) -> str:
+        return f"Deployment(name={self._name})"
+
+
+@overload
+def deployment(_func_or_class: Callable[..., T], /) -> Deployment[T]: ...
+
+
+@overload
+def deployment(
+    *, name: str | None = None, **options: Unpack[OptionChanges]
+) -> Callable[[Callable[..., T]], Deployment[T]]: ...
+
+
+def deployment(
+    _func_or_class: Callable[..., T] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    **options: Unpack[OptionChanges],
+) -> Deployment[T] | Callable[[Callable[..., T]], Deployment[T]]:
+    """Make a deployment of a class or function; used bare or with options.
+
+    Args:
+        name: The deployment's name; the class's or function's unless given. '#' is not allowed.
+        **options: See `salver.schema.options.Options` for each option, its default and its bounds.
+
+    Raises:
+        InvalidOption: A value is not allowed.
+        TypeError: There is no such option, or what is decorated is neither a class nor a function.
+    """
+    changes = with_aliases(cast("Mapping[str, Any]", options))
+    validated(changes)
+    checked = None if name is None else _checked_name(name)
+
+    def decorate(func_or_class: Callable[..., T]) -> Deployment[T]:
+        code = _checked_code(func_or_class)
+        own = getattr(code, "__name__", type(code).__name__)
+        return _made(code, own if checked is None else checked, changes)
+
+    return decorate if _func_or_class is None else decorate(_func_or_class)
+
+
+def _made(code: Callable[..., T], name: str, changes: "Mapping[str, Any]") -> Deployment[T]:
+    made: Deployment[T] = object.__new__(Deployment)
+    made._func_or_class = code
+    made._name = name
+    made._options = validated(changes)
+    # Copied, so that the user's own dictionaries may change later.
+    made._changes = deepcopy(dict(changes))
+    made.__doc__ = code.__doc__
+    return made
+
+
+def _checked_code(code: Any) -> Callable[..., Any]:
+    if isinstance(code, Deployment) or not callable(code):
+        raise TypeError("@serve.deployment must be called on a class or function.")
+    checked: Callable[..., Any] = code
+    return checked
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}.")
+    if "#" in name:
+        raise InvalidOption(f"Option 'name' got {name!r}: '#' is not allowed in a deployment's name.")
+    return name

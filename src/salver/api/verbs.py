@@ -1,0 +1,239 @@
+"""The verbs: start, run, delete, status, shutdown, and handles by name."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from salver.api.application import Application, parts_of
+from salver.api.build import build, checked_route_prefix
+from salver.api.driver import Driver, ensure_driver, find_driver, stop_driver
+from salver.api.instance import Declared
+from salver.handle import DeploymentHandle
+from salver.handle.link import ControllerLink
+from salver.handle.session import Session, find_session
+from salver.lib.loading import loading
+from salver.lib.tasks import Tasks
+from salver.runtime.context import find_replica_context
+from salver.schema.application import ApplicationSpec
+from salver.schema.errors import InvalidOption, SalverError
+from salver.schema.http import HTTPOptions, ProxyLocation
+from salver.schema.http import http_options as validated_http
+from salver.schema.http import proxy_location as located
+from salver.schema.ids import DEFAULT_APP_NAME
+from salver.schema.messages import ApplicationFound, FindApplication, GetStatus, Message, StatusReport
+from salver.schema.settings import read_settings
+from salver.schema.status import ServeStatus
+from salver.telemetry.logs import LOGGER_NAME, set_up_logging
+from salver.transport.peer import Answer
+
+T = TypeVar("T")
+logger = logging.getLogger(LOGGER_NAME)
+
+NOTHING_RUNS = "There is no Serve instance running here: call serve.run(app) or serve.start() first."
+
+
+def start(
+    proxy_location: ProxyLocation | str | None = None,
+    http_options: HTTPOptions | Mapping[str, Any] | None = None,
+    **resources: Any,
+) -> None:
+    """Start an instance in the background, attached to this process; `run` does it where it was not done.
+
+    Args:
+        proxy_location: "Disabled" starts no proxy.
+        http_options: Where the proxy listens; see `HTTPOptions`.
+        **resources: What this machine has, where it should not be looked up: `num_cpus`, `num_gpus`,
+            `resources` (custom ones, by name), and `strict_cpus=True` to make replicas wait for free CPUs.
+
+    Raises:
+        InvalidOption: An option is unknown or has a value that is not allowed.
+        SalverError: It could not start, for a reason such as a port in use.
+    """
+    for name in resources:
+        if name.startswith("http_"):
+            raise InvalidOption(f"'{name}' is not an option of start; use http_options={{...}}.")
+        if name not in Declared._fields:
+            raise TypeError(f"start() got an unexpected keyword '{name}'.")
+    options = validated_http(http_options) if http_options is not None else _default_http()
+    if located(proxy_location) is ProxyLocation.Disabled:
+        options.host = None
+    set_up_logging(read_settings().log_level)
+    if find_driver() is not None:
+        logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
+        return
+    if find_session() is None:
+        ensure_driver(options, Declared(**resources))
+
+
+def run(
+    target: Application,
+    blocking: bool = False,
+    name: str = DEFAULT_APP_NAME,
+    route_prefix: str | None = "/",
+) -> DeploymentHandle[Any]:
+    """Deploy an application, wait until it runs, and return a handle to its ingress.
+
+    Args:
+        target: What `Deployment.bind()` returned.
+        blocking: Stay until Ctrl-C.
+        name: The application's name; one of the same name is replaced.
+        route_prefix: Where HTTP requests find it; None for handles only.
+
+    Raises:
+        TypeError: The target is no application.
+        InvalidOption: The name is empty or the route prefix cannot be served.
+        RuntimeError: It failed to deploy; the message has the reason, with the traceback of the user's code.
+        SalverError: Another application has the route prefix, or the instance could not start.
+    """
+    if not isinstance(target, Application):
+        raise TypeError(
+            f"`serve.run` expects an `Application` returned by `Deployment.bind()`, got {type(target).__name__}."
+        )
+    if not name:
+        raise InvalidOption("Application name must a non-empty string.")
+    checked_route_prefix(route_prefix)
+    if (what := loading()) is not None:
+        logger.info("serve.run() in %s is left out while it is imported.", what)
+        return DeploymentHandle(parts_of(target)[0].name, name)
+    spec = build(target, name=name, route_prefix=route_prefix)
+    start()
+    driver = find_driver()
+    if driver is None:
+        raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
+    driver.call(_deploy_and_wait(driver, spec))
+    url = driver.instance.http_url
+    where = f" at {url}{(route_prefix or '').rstrip('/')}/" if url and route_prefix else ""
+    logger.info("Application '%s' is ready%s", name, where)
+    if blocking:
+        driver.call(_until_ended(driver))
+    return DeploymentHandle(spec.ingress, name)
+
+
+def delete(name: str) -> None:
+    """Drain and remove an application; returns when it is gone. An unknown name is no error.
+
+    Raises:
+        SalverError: Nothing runs.
+    """
+    driver = find_driver()
+    if driver is None:
+        raise SalverError(NOTHING_RUNS)
+    driver.call(driver.instance.delete(name))
+
+
+def status() -> ServeStatus:
+    """Return the status of the instance; an empty one where nothing runs."""
+    session = find_session()
+    return ServeStatus() if session is None else _ask(session, GetStatus(), StatusReport).status
+
+
+def shutdown() -> None:
+    """Drain and remove every application and end the instance; does nothing where nothing runs."""
+    if find_driver() is None:
+        logger.info("Nothing to shut down: no Serve instance runs here.")
+    stop_driver()
+
+
+async def shutdown_async() -> None:
+    """Do what `shutdown` does, from an event loop."""
+    await asyncio.to_thread(shutdown)
+
+
+def get_app_handle(name: str) -> DeploymentHandle[Any]:
+    """Return a handle to an application's ingress.
+
+    Raises:
+        SalverError: There is no such application, or nothing runs.
+    """
+    found = _ask(_session(), FindApplication(name), ApplicationFound)
+    if found.ingress is None:
+        raise SalverError(f"Application '{name}' does not exist.")
+    return DeploymentHandle(found.ingress.name, name)
+
+
+def get_deployment_handle(
+    deployment_name: str,
+    app_name: str | None = None,
+    _check_exists: bool = True,
+) -> DeploymentHandle[Any]:
+    """Return a handle to a deployment by name.
+
+    Args:
+        app_name: Its application; inside a replica its own one by default.
+
+    Raises:
+        SalverError: No application was named outside of one, or nothing runs.
+        KeyError: There is no such deployment.
+    """
+    if app_name is None:
+        context = find_replica_context()
+        if context is None:
+            raise SalverError(
+                "Please specify an application name when getting a deployment handle outside of a Serve application."
+            )
+        app_name = context.app_name
+    if _check_exists:
+        found = _ask(_session(), FindApplication(app_name), ApplicationFound)
+        if deployment_name not in found.deployments:
+            raise KeyError(f"Deployment(name='{deployment_name}', app='{app_name}') does not exist.")
+    return DeploymentHandle(deployment_name, app_name)
+
+
+def _default_http() -> HTTPOptions:
+    return HTTPOptions(host=read_settings().default_http_host)
+
+
+def _session() -> Session:
+    session = find_session()
+    if session is None:
+        raise SalverError(NOTHING_RUNS)
+    return session
+
+
+async def _deploy_and_wait(driver: Driver, spec: ApplicationSpec) -> None:
+    await driver.instance.deploy(spec)
+    await driver.instance.until_running(spec.name)
+
+
+async def _until_ended(driver: Driver) -> None:
+    raise SalverError(await asyncio.shield(driver.instance.ended))
+
+
+def _ask(session: Session, message: Message, answer: type[Answer]) -> Answer:
+    """Ask the controller from any thread; from the session's own loop through a line of its own, for it is blocked."""
+    try:
+        in_session_loop = asyncio.get_running_loop() is session.loop
+    except RuntimeError:
+        in_session_loop = False
+    if not in_session_loop:
+        return asyncio.run_coroutine_threadsafe(session.link.ask(message, answer), session.loop).result()
+    return _in_a_thread(_ask_apart(session.controller_address, message, answer))
+
+
+async def _ask_apart(address: str, message: Message, answer: type[Answer]) -> Answer:
+    link = ControllerLink(role="driver", name="question", tasks=Tasks(on_error=lambda _name, _error: None))
+    await link.connect(address)
+    try:
+        return await link.ask(message, answer)
+    finally:
+        link.close()
+
+
+def _in_a_thread(work: Coroutine[Any, Any, T]) -> T:
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=target, name="salver-question")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

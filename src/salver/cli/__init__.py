@@ -1,0 +1,1 @@
+"""The `salver` command. Everything it does, it does through `api`."""

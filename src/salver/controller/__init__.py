@@ -1,0 +1,1 @@
+"""The controller: holds what was asked and what is, decides, acts. Never touches a request."""

@@ -1,0 +1,112 @@
+"""What happened. Only these change `observed`."""
+
+from dataclasses import dataclass
+
+from salver.schema.ids import DeploymentID, ReplicaID
+
+
+@dataclass(frozen=True)
+class WishChanged:
+    """A deployment is wanted in another way, or no longer."""
+
+    deployment: DeploymentID
+    version: str | None
+
+
+@dataclass(frozen=True)
+class ReplicaLaunched:
+    """A process was ordered for a replica."""
+
+    replica: ReplicaID
+    version: str
+    drain_timeout_s: float
+
+
+@dataclass(frozen=True)
+class ReplicaPlaced:
+    """The replica's process runs."""
+
+    replica: ReplicaID
+    node_id: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class NoRoomForReplica:
+    """No node has the resources free; no process was started."""
+
+    replica: ReplicaID
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplicaStartFailed:
+    """The replica could not be started, or its constructor raised; the reason holds the user's traceback."""
+
+    replica: ReplicaID
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplicaReadied:
+    """The replica answers requests."""
+
+    replica: ReplicaID
+    address: str
+
+
+@dataclass(frozen=True)
+class DrainBegan:
+    """The replica was told to finish what it has."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class StopBegan:
+    """The replica's process was told to end."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class KillSent:
+    """The replica's process was killed; its exit is on its way."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class ReplicaDrained:
+    """The replica has no request and no caller left, or its connection is gone."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class ReplicaExited:
+    """The replica's process is gone."""
+
+    replica: ReplicaID
+    how: str
+
+
+@dataclass(frozen=True)
+class ResourcesFreed:
+    """Some process somewhere ended, so that waiting replicas may find room."""
+
+
+Event = (
+    WishChanged
+    | ReplicaLaunched
+    | ReplicaPlaced
+    | NoRoomForReplica
+    | ReplicaStartFailed
+    | ReplicaReadied
+    | DrainBegan
+    | StopBegan
+    | KillSent
+    | ReplicaDrained
+    | ReplicaExited
+    | ResourcesFreed
+)

@@ -1,0 +1,56 @@
+"""From a wish to a process: what a replica's process is told and what it needs in memory. Pure."""
+
+from math import ceil
+
+import msgspec
+
+from salver.controller.desired import Wish
+from salver.controller.placement import resources_of
+from salver.engine.base import ProcessSpec
+from salver.schema.application import Preload
+from salver.schema.ids import ReplicaID
+from salver.schema.options import ActorOptions
+from salver.schema.process_payloads import ReplicaPayload
+
+REPLICA_ENTRY = "salver.processes.replica:main"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+
+def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, expose_tracebacks: bool) -> ProcessSpec:
+    """Return the process that runs a replica."""
+    spec, application = wish.spec, wish.application
+    payload = ReplicaPayload(
+        controller_address=controller_address,
+        replica=replica,
+        code=spec.code,
+        arguments=spec.arguments,
+        max_ongoing_requests=spec.options.max_ongoing_requests,
+        user_config=spec.options.user_config,
+        is_ingress=wish.is_ingress,
+        route_prefix=application.route_prefix,
+        code_version=application.version,
+        expose_tracebacks=expose_tracebacks,
+        graceful_shutdown_wait_loop_s=spec.options.graceful_shutdown_wait_loop_s,
+    )
+    return ProcessSpec(
+        name=process_name(replica),
+        entry=REPLICA_ENTRY,
+        payload=msgspec.msgpack.encode(payload),
+        preload=preload_for(application.preload, spec.options.ray_actor_options),
+        resources=resources_of(spec.options.ray_actor_options),
+    )
+
+
+def process_name(replica: ReplicaID) -> str:
+    """Return the name of a replica's process, as people see it before its output."""
+    return f"{replica.deployment_id.name}#{replica.unique_id}"
+
+
+def preload_for(preload: Preload, options: ActorOptions) -> Preload:
+    """Return a preload with the environment that a replica's options ask for.
+
+    Numeric libraries read their number of threads when they are imported, so it is part of the preload.
+    """
+    given: dict[str, str] = options.runtime_env.get("env_vars", {})
+    threads = {THREADS_VARIABLE: str(max(1, ceil(options.num_cpus)))}
+    return msgspec.structs.replace(preload, env={**threads, **preload.env, **given})

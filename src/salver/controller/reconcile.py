@@ -1,0 +1,71 @@
+"""(desired, observed, now) → commands, for one deployment. Pure.
+
+`rollout` decides who should live; this file adds what those who leave need, and when to look again.
+"""
+
+from dataclasses import dataclass
+
+from salver.controller.commands import Command, DrainReplica, KillReplica, StopReplica
+from salver.controller.desired import Wish
+from salver.controller.lifecycle import Stage
+from salver.controller.observed import Replica, View
+from salver.controller.rollout import next_steps
+
+STOP_GRACE_S = 5.0
+"""Seconds a replica's process gets to end by itself once it has nothing left to do."""
+SLOW_START_S = 30.0
+"""After this long a start is worth a word in the status."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, and when to look again if nothing happens."""
+
+    commands: list[Command]
+    look_again_at: float | None
+
+
+def reconcile(wish: Wish | None, view: View, now: float) -> Plan:
+    """Return what brings a deployment nearer to its wish."""
+    commands = _let_go(view) if wish is None else next_steps(wish, view, now)
+    # A replica that leaves without ever having served has nothing to drain.
+    commands = [_stop_if_unready(view, each) for each in commands]
+    commands += [command for each in view.replicas.values() if (command := _help_leave(each, now)) is not None]
+    times = [time for each in view.replicas.values() if (time := _deadline(each)) is not None and time > now]
+    if view.restart_at > now:
+        times.append(view.restart_at)
+    times += [time for time in _slow_start_times(view) if time > now]
+    return Plan(commands, min(times, default=None))
+
+
+def _let_go(view: View) -> list[Command]:
+    return [DrainReplica(each.id) for each in view.in_stage(Stage.STARTING, Stage.RUNNING)]
+
+
+def _stop_if_unready(view: View, command: Command) -> Command:
+    if isinstance(command, DrainReplica) and view.replicas[command.replica].stage is Stage.STARTING:
+        return StopReplica(command.replica)
+    return command
+
+
+def _help_leave(replica: Replica, now: float) -> Command | None:
+    """Return the next step out for a replica that is leaving."""
+    if replica.stage is Stage.DRAINING and replica.drained:
+        return StopReplica(replica.id)
+    deadline = _deadline(replica)
+    return KillReplica(replica.id) if deadline is not None and now >= deadline else None
+
+
+def _deadline(replica: Replica) -> float | None:
+    match replica.stage:
+        case Stage.DRAINING:
+            return replica.since + replica.drain_timeout_s
+        case Stage.STOPPING if replica.placed:
+            return replica.since + STOP_GRACE_S
+        case _:
+            return None
+
+
+def _slow_start_times(view: View) -> list[float]:
+    times = [each.since + SLOW_START_S for each in view.in_stage(Stage.STARTING)]
+    return [*times, view.no_room_since + SLOW_START_S] if view.no_room is not None else times

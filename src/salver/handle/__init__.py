@@ -1,0 +1,6 @@
+"""Calling deployments: handles, responses, and the router that every caller has. Knows no user code and no HTTP."""
+
+from salver.handle.handle import DeploymentHandle
+from salver.handle.response import DeploymentResponse
+
+__all__ = ["DeploymentHandle", "DeploymentResponse"]

@@ -1,0 +1,221 @@
+"""The caller's side of its connection to one replica."""
+
+from itertools import count
+from typing import Protocol
+
+from salver.handle.outgoing import MAX_ATTEMPTS, Outgoing
+from salver.lib.tasks import Tasks
+from salver.schema.errors import Disconnected, ProtocolError
+from salver.schema.messages import ReplicaEntry
+from salver.transport.framing import FrameConnection
+from salver.transport.sockets import Dial, dial
+from salver.transport.wire import (
+    CANCEL,
+    END,
+    ERROR,
+    HELD,
+    HELLO,
+    MORE,
+    PASS,
+    REJECT,
+    RESPONSE,
+    RESULT,
+    ROOM,
+    WAIT,
+)
+
+_LAST_KINDS = frozenset({RESULT, ERROR, END})
+_MAX_STREAM = 0xFFFFFFFF
+
+
+class ChannelOwner(Protocol):
+    """Who chooses among channels."""
+
+    def on_freed(self, channel: "Channel") -> None:
+        """A request of ours is finished."""
+
+    def on_room(self, channel: "Channel") -> None:
+        """The replica holds a slot for us; it must be used or passed on."""
+
+    def on_returned(self, outgoing: Outgoing) -> None:
+        """The replica did not take a request, which must go elsewhere."""
+
+    def on_channel_closed(self, channel: "Channel") -> None:
+        """The replica is gone."""
+
+
+class Channel:
+    """Requests of this process to one replica; the connection is opened at the first.
+
+    Attributes:
+        in_flight: What was sent and is not answered, by stream.
+        others: How many requests of other callers the replica had when it answered last.
+        blocked: The replica has refused us since it last had room.
+
+    Args:
+        dial: Opens the connection.
+    """
+
+    def __init__(
+        self, entry: ReplicaEntry, owner: ChannelOwner, tasks: Tasks, greeting: bytes, dial: Dial = dial
+    ) -> None:
+        self.entry = entry
+        self.in_flight: dict[int, Outgoing] = {}
+        self.others = 0
+        self.blocked = False
+        self.limit = entry.max_ongoing_requests
+        self.closed = False
+        self._owner = owner
+        self._tasks = tasks
+        self._greeting = greeting
+        self._open = dial
+        self._streams = count(1)
+        self._connection: FrameConnection | None = None
+        self._dialling = False
+        self._unsent: list[tuple[Outgoing, int]] = []
+
+    @property
+    def name(self) -> str:
+        """Return the replica's name for messages."""
+        return str(self.entry.replica)
+
+    @property
+    def has_room(self) -> bool:
+        """Say whether a request may be sent now, as far as we know."""
+        return len(self.in_flight) < self.limit and not self.blocked and not self.closed
+
+    def send(self, outgoing: Outgoing, flags: int = 0) -> None:
+        """Give the replica a request."""
+        in_flight = self.in_flight
+        stream = next(self._streams) & _MAX_STREAM
+        # The numbers come round after a day of heavy traffic; 0 is no request's, and a long stream still has its own.
+        while not stream or stream in in_flight:
+            stream = next(self._streams) & _MAX_STREAM
+        outgoing.channel = self
+        outgoing.stream = stream
+        outgoing.attempts += 1
+        in_flight[stream] = outgoing
+        if self._connection is not None:
+            self._write(outgoing, flags)
+            return
+        self._unsent.append((outgoing, flags))
+        if not self._dialling:
+            self._dialling = True
+            self._tasks.start(self._dial(), name=f"dial {self.name}")
+
+    @property
+    def connection(self) -> FrameConnection:
+        """Return the open connection; only for `Outgoing.write`."""
+        assert self._connection is not None
+        return self._connection
+
+    def cancel(self, outgoing: Outgoing) -> None:
+        """Stop a request wherever it is; its late frames are dropped."""
+        if self.in_flight.pop(outgoing.stream, None) is None:
+            return
+        if self._connection is not None:
+            self._connection.send(CANCEL, outgoing.stream)
+        self._owner.on_freed(self)
+        self._close_if_done()
+
+    def pass_on(self) -> None:
+        """Hand back a slot that was held for us."""
+        self.blocked = False
+        self.connection.send(PASS, 0)
+
+    def use_held(self, outgoing: Outgoing, *, more_waiting: bool) -> None:
+        """Take the slot that was held for us, and stand in line again if more wait."""
+        self.send(outgoing, HELD)
+        self.blocked = more_waiting
+        if more_waiting:
+            self.connection.send(WAIT, 0)
+
+    def retire(self) -> None:
+        """Take no more requests; the connection closes when the last answer is in."""
+        self.limit = 0
+        self._close_if_done()
+
+    def close(self) -> None:
+        """Close the connection; what is in flight is lost."""
+        self.closed = True
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _dial(self) -> None:
+        try:
+            await self._open(self.entry.address, self)
+        except Disconnected as error:
+            self.on_closed(error)
+
+    def _write(self, outgoing: Outgoing, flags: int) -> None:
+        try:
+            outgoing.write(self, outgoing.stream, flags)
+        except ProtocolError as error:
+            del self.in_flight[outgoing.stream]
+            if flags & HELD:
+                self.connection.send(PASS, 0)
+            outgoing.abandoned = True
+            outgoing.on_refused(error)
+
+    def _close_if_done(self) -> None:
+        if not self.limit and not self.in_flight:
+            self.close()
+
+    # FrameSink
+
+    def on_opened(self, connection: FrameConnection) -> None:
+        """Greet, and send what waited for the connection; part of FrameSink."""
+        self._connection = connection
+        if self.closed:
+            connection.close()
+            return
+        connection.send(HELLO, 0, body=self._greeting)
+        unsent, self._unsent = self._unsent, []
+        for outgoing, flags in unsent:
+            if self.in_flight.get(outgoing.stream) is outgoing:
+                self._write(outgoing, flags)
+        self._close_if_done()
+
+    def on_frame(self, kind: int, flags: int, stream: int, load: int, header: bytes, body: bytes) -> None:
+        """Hand a frame to the request it answers; part of FrameSink."""
+        outgoing = self.in_flight.get(stream)
+        if outgoing is None:
+            if kind == ROOM:
+                self._owner.on_room(self)
+            return
+        if kind == REJECT:
+            del self.in_flight[stream]
+            self.blocked = True
+            # A refusal is no failed attempt: user code never saw the request.
+            outgoing.attempts -= 1
+            self._owner.on_returned(outgoing)
+            self._close_if_done()
+            return
+        last = kind in _LAST_KINDS or (kind == RESPONSE and not flags & MORE)
+        if last:
+            del self.in_flight[stream]
+            others = load - len(self.in_flight)
+            self.others = others if others > 0 else 0
+        outgoing.on_frame(kind, flags, load, header, body)
+        if last:
+            self._owner.on_freed(self)
+            if not self.limit:
+                self._close_if_done()
+
+    def on_closed(self, error: Exception | None) -> None:
+        """Find out what becomes of each request; part of FrameSink."""
+        self.closed = True
+        self._connection = None
+        lost, self.in_flight = self.in_flight, {}
+        unsent, self._unsent = self._unsent, []
+        self._owner.on_channel_closed(self)
+        for outgoing, _ in unsent:
+            # No replica has seen it: no failed attempt.
+            if lost.pop(outgoing.stream, None) is not None:
+                outgoing.attempts -= 1
+                self._owner.on_returned(outgoing)
+        for outgoing in lost.values():
+            if outgoing.attempts < MAX_ATTEMPTS and outgoing.may_repeat():
+                self._owner.on_returned(outgoing)
+            else:
+                outgoing.on_lost(self.name)

@@ -1,0 +1,107 @@
+"""A process's line to the controller: questions, and snapshots of topics."""
+
+from collections.abc import Awaitable, Callable
+
+from salver.lib.tasks import Tasks
+from salver.schema.errors import ProtocolError
+from salver.schema.messages import Message, Snapshot, Subscribe, TopicValue, Unsubscribe
+from salver.transport.peer import Answer, Peer
+from salver.transport.sockets import Dial, dial
+
+OnValue = Callable[[TopicValue], None]
+OnAsk = Callable[[Message], Awaitable[Message]]
+
+
+class ControllerLink:
+    """The line to the controller.
+
+    Args:
+        on_ask: Answers what the controller asks this process; None where it never asks.
+        on_gone: Called when the line breaks.
+        dial: Opens the connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: str,
+        name: str,
+        tasks: Tasks,
+        on_ask: OnAsk | None = None,
+        on_gone: Callable[[], None] | None = None,
+        dial: Dial = dial,
+    ) -> None:
+        self._peer = Peer(self, role=role, name=name, tasks=tasks)
+        self._answer = on_ask
+        self._gone = on_gone
+        self._dial = dial
+        self._subscribers: dict[str, list[OnValue]] = {}
+        self._last: dict[str, Snapshot] = {}
+
+    async def connect(self, address: str) -> None:
+        """Open the line, for the first time or again; it sends what is subscribed to.
+
+        Raises:
+            Disconnected: No controller listens there.
+        """
+        await self._dial(address, self._peer)
+        # Another controller counts its versions anew.
+        self._last.clear()
+        for topic in self._subscribers:
+            self._peer.tell(Subscribe(topic))
+
+    async def ask(self, message: Message, answer: type[Answer]) -> Answer:
+        """Ask the controller; see `Peer.ask`."""
+        return await self._peer.ask(message, answer)
+
+    def tell(self, message: Message) -> None:
+        """Tell the controller."""
+        self._peer.tell(message)
+
+    def subscribe(self, topic: str, on_value: OnValue) -> None:
+        """Call back with the topic's value now and at each change."""
+        callbacks = self._subscribers.setdefault(topic, [])
+        callbacks.append(on_value)
+        if len(callbacks) == 1:
+            self._peer.tell(Subscribe(topic))
+        elif (last := self._last.get(topic)) is not None:
+            on_value(last.value)
+
+    def unsubscribe(self, topic: str, on_value: OnValue) -> None:
+        """Stop calling back."""
+        callbacks = self._subscribers.get(topic, [])
+        if on_value in callbacks:
+            callbacks.remove(on_value)
+        if not callbacks and self._subscribers.pop(topic, None) is not None:
+            self._last.pop(topic, None)
+            self._peer.tell(Unsubscribe(topic))
+
+    def close(self) -> None:
+        """Close the line."""
+        self._gone = None
+        self._peer.close()
+
+    # Office
+
+    async def on_ask(self, peer: Peer, message: Message) -> Message:
+        """Answer the controller; part of Office."""
+        if self._answer is None:
+            raise ProtocolError(f"this process does not answer {type(message).__name__}")
+        return await self._answer(message)
+
+    def on_tell(self, peer: Peer, message: Message) -> None:
+        """Take a snapshot; part of Office."""
+        if not isinstance(message, Snapshot):
+            raise ProtocolError(f"this process does not listen to {type(message).__name__}")
+        callbacks = self._subscribers.get(message.topic)
+        last = self._last.get(message.topic)
+        if callbacks is None or (last is not None and last.version >= message.version):
+            return
+        self._last[message.topic] = message
+        for callback in list(callbacks):
+            callback(message.value)
+
+    def on_gone(self, peer: Peer) -> None:
+        """The controller is gone; what is known stays true until it is back; part of Office."""
+        if self._gone is not None:
+            self._gone()

@@ -1,0 +1,57 @@
+"""A request on its way to a replica: what the router needs to know of it."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from salver.schema.errors import SalverError
+
+if TYPE_CHECKING:
+    from salver.handle.channel import Channel
+
+MAX_ATTEMPTS = 3
+"""How often a request that may be repeated is sent before its caller hears of the failures."""
+
+
+class Outgoing(ABC):
+    """One request; the proxy and the handle each have their own kind.
+
+    Attributes:
+        channel: The replica's channel it was given to; None while it waits.
+        stream: Its number on that channel's connection.
+        attempts: How many replicas it was sent to.
+        order: Its place among all requests of its router; set when it is routed.
+        abandoned: Its caller no longer wants an answer, or knows that there will be none.
+    """
+
+    __slots__ = ("abandoned", "attempts", "channel", "order", "stream")
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.stream = 0
+        self.attempts = 0
+        self.order = 0
+        self.abandoned = False
+
+    @abstractmethod
+    def write(self, channel: "Channel", stream: int, flags: int) -> None:
+        """Put the request's frames on the channel.
+
+        Raises:
+            ProtocolError: It is too large for a frame.
+        """
+
+    @abstractmethod
+    def on_frame(self, kind: int, flags: int, load: int, header: bytes, body: bytes) -> None:
+        """Take a frame of the answer."""
+
+    @abstractmethod
+    def may_repeat(self) -> bool:
+        """Say whether it may be sent again although a replica had it: idempotent, and nothing was answered yet."""
+
+    @abstractmethod
+    def on_lost(self, replica: str) -> None:
+        """The replica died and the request may not be repeated."""
+
+    @abstractmethod
+    def on_refused(self, error: SalverError) -> None:
+        """No replica was given the request and none will be."""

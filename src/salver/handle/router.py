@@ -1,0 +1,216 @@
+"""Which replica gets a request: exact counts, two choices, and a queue that a free replica takes from at once.
+
+There is no timer here. A request waits only while every replica is full, and each way for a replica to stop being full
+is an event: an answer of ours, a ROOM frame, a new replica.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from random import Random
+
+from salver.handle.channel import Channel
+from salver.handle.outgoing import Outgoing
+from salver.schema.errors import BackPressureError, DeploymentUnavailableError, SalverError
+from salver.schema.ids import DeploymentID, ReplicaID
+from salver.schema.messages import ReplicaEntry, Replicas
+
+OpenChannel = Callable[[ReplicaEntry, "Router"], Channel]
+
+_FEW = 64
+"""So many abandoned requests may stay in the queue whatever its length."""
+
+
+class Router:
+    """Routes the requests of this process to one deployment.
+
+    Args:
+        deployment: Where to.
+        open_channel: Makes the channel to a replica.
+        random: Source of the two choices.
+    """
+
+    def __init__(self, deployment: DeploymentID, open_channel: OpenChannel, random: Random) -> None:
+        self.deployment = deployment
+        self._open_channel = open_channel
+        self._random = random.random
+        self._channels: dict[ReplicaID, Channel] = {}
+        self._choices: list[Channel] = []
+        self._waiting: deque[Outgoing] = deque()
+        self._num_waiting = 0
+        self._order = count(1)
+        self._set: Replicas | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Return how many requests wait for a replica."""
+        return self._num_waiting
+
+    @property
+    def num_replicas(self) -> int:
+        """Return how many replicas take requests."""
+        return len(self._choices)
+
+    def route(self, outgoing: Outgoing) -> None:
+        """Give a request to a replica now, or to the next one that has room."""
+        outgoing.order = next(self._order)
+        if not self._num_waiting and (channel := self._choose()) is not None:
+            channel.send(outgoing)
+            return
+        state = self._set
+        if state is None:
+            self._waiting.append(outgoing)
+            self._num_waiting += 1
+        elif not self._choices and state.unavailable is not None:
+            _refuse(outgoing, DeploymentUnavailableError(self.deployment, state.unavailable))
+        elif 0 <= state.max_queued_requests <= self._num_waiting:
+            _refuse(outgoing, self._backpressure(state))
+        else:
+            self._waiting.append(outgoing)
+            self._num_waiting += 1
+
+    def cancel(self, outgoing: Outgoing) -> None:
+        """Stop a request that was routed, whether it waits, is with a replica or is over."""
+        if outgoing.abandoned:
+            return
+        outgoing.abandoned = True
+        if outgoing.channel is not None:
+            outgoing.channel.cancel(outgoing)
+            return
+        # It stays in the queue and is skipped there: searching for it would cost what the queue is long.
+        self._num_waiting -= 1
+        if len(self._waiting) > 2 * self._num_waiting + _FEW:
+            self._waiting = deque(each for each in self._waiting if not each.abandoned)
+
+    def update(self, replicas: Replicas) -> None:
+        """Take a new snapshot of the deployment's replicas."""
+        first, self._set = self._set is None, replicas
+        entries = {entry.replica: entry for entry in replicas.replicas}
+        for replica in [each for each in self._channels if each not in entries]:
+            self._channels.pop(replica).retire()
+        for replica, entry in entries.items():
+            channel = self._channels.get(replica)
+            if channel is None or channel.closed:
+                self._channels[replica] = self._open_channel(entry, self)
+            else:
+                channel.limit = entry.max_ongoing_requests
+        self._choices = list(self._channels.values())
+        if not self._choices and replicas.unavailable is not None:
+            self._refuse_waiting(replicas.unavailable)
+        self._pump()
+        if first:
+            self._refuse_excess(replicas)
+
+    def close(self) -> None:
+        """Close all channels; what waits is refused, what is in flight is lost."""
+        self._refuse_waiting("this process disconnects from the instance")
+        for channel in list(self._channels.values()):
+            channel.close()
+
+    # ChannelOwner
+
+    def on_freed(self, channel: Channel) -> None:
+        """Give the freed place to the oldest waiting request; part of ChannelOwner."""
+        if self._num_waiting and channel.has_room and (outgoing := self._next_waiting()) is not None:
+            channel.send(outgoing)
+
+    def on_room(self, channel: Channel) -> None:
+        """Use a held slot, or pass it on; part of ChannelOwner."""
+        outgoing = self._next_waiting() if channel.limit else None
+        if outgoing is None:
+            channel.pass_on()
+        else:
+            channel.use_held(outgoing, more_waiting=self._num_waiting > 0)
+
+    def on_returned(self, outgoing: Outgoing) -> None:
+        """Send a request elsewhere, before all that came later; part of ChannelOwner."""
+        outgoing.channel = None
+        if outgoing.abandoned:
+            return
+        reason = self._set.unavailable if self._set is not None else None
+        if (channel := self._choose()) is not None:
+            channel.send(outgoing)
+        elif not self._choices and reason is not None:
+            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+        else:
+            self._wait_in_order(outgoing)
+
+    def on_channel_closed(self, channel: Channel) -> None:
+        """Stop choosing a replica whose connection broke; part of ChannelOwner."""
+        if self._channels.get(channel.entry.replica) is channel:
+            del self._channels[channel.entry.replica]
+            self._choices = list(self._channels.values())
+
+    def _choose(self) -> Channel | None:
+        choices = self._choices
+        size = len(choices)
+        if size == 1:
+            only = choices[0]
+            return only if only.has_room else None
+        if size == 0:
+            return None
+        first = int(self._random() * size)
+        second = int(self._random() * (size - 1))
+        second += second >= first
+        a, b = choices[first], choices[second]
+        if len(b.in_flight) + b.others < len(a.in_flight) + a.others:
+            a, b = b, a
+        if a.has_room:
+            return a
+        if b.has_room:
+            return b
+        return min(
+            (each for each in choices if each.has_room),
+            key=lambda each: len(each.in_flight) + each.others,
+            default=None,
+        )
+
+    def _next_waiting(self) -> Outgoing | None:
+        while self._waiting:
+            outgoing = self._waiting.popleft()
+            if not outgoing.abandoned:
+                self._num_waiting -= 1
+                return outgoing
+        return None
+
+    def _wait_in_order(self, outgoing: Outgoing) -> None:
+        waiting = self._waiting
+        place = next((index for index, each in enumerate(waiting) if each.order > outgoing.order), len(waiting))
+        waiting.insert(place, outgoing)
+        self._num_waiting += 1
+
+    def _pump(self) -> None:
+        while self._num_waiting and (channel := self._choose()) is not None:
+            outgoing = self._next_waiting()
+            if outgoing is None:
+                return
+            channel.send(outgoing)
+
+    def _refuse_waiting(self, reason: str) -> None:
+        while (outgoing := self._next_waiting()) is not None:
+            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+
+    def _refuse_excess(self, state: Replicas) -> None:
+        """Refuse the youngest of those that came before the limit of the queue was known."""
+        waiting = [each for each in self._waiting if not each.abandoned]
+        if state.max_queued_requests < 0 or len(waiting) <= state.max_queued_requests:
+            return
+        excess = waiting[state.max_queued_requests :]
+        self._waiting = deque(waiting[: state.max_queued_requests])
+        self._num_waiting = len(self._waiting)
+        for outgoing in excess:
+            _refuse(outgoing, self._backpressure(state))
+
+    def _backpressure(self, state: Replicas) -> BackPressureError:
+        return BackPressureError(
+            self._num_waiting,
+            state.max_queued_requests,
+            state.backpressure_status,
+            state.backpressure_retry_after_s,
+        )
+
+
+def _refuse(outgoing: Outgoing, error: SalverError) -> None:
+    # Whoever cancels it later must not be taken for one that waits.
+    outgoing.abandoned = True
+    outgoing.on_refused(error)

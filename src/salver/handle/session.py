@@ -1,0 +1,58 @@
+"""Where this process's handles live: the event loop of its connections, its line to the controller, its routers."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from salver.handle.link import ControllerLink
+from salver.handle.routers import Routers
+from salver.lib.loading import loading
+from salver.schema.errors import SalverError
+
+
+@dataclass
+class Session:
+    """A process's connection to an instance.
+
+    Attributes:
+        loop: The loop that all of it lives on; in a replica the loop user code runs on, in a driver one of a thread.
+        app_name: The application this process is part of; "" in a driver.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    link: ControllerLink
+    routers: Routers
+    controller_address: str
+    app_name: str = ""
+    closed: bool = field(default=False)
+
+
+class _Current:
+    session: Session | None = None
+
+
+def set_session(session: Session | None) -> None:
+    """Make this the session of the process."""
+    _Current.session = session
+
+
+def find_session() -> Session | None:
+    """Return the session of the process, or None."""
+    session = _Current.session
+    return None if session is None or session.closed else session
+
+
+def current_session() -> Session:
+    """Return the session of the process.
+
+    Raises:
+        SalverError: There is none; nothing runs yet, or it was shut down.
+    """
+    session = find_session()
+    if session is not None:
+        return session
+    if (what := loading()) is not None:
+        raise SalverError(
+            f"A handle was called while {what} was being imported, before anything runs. "
+            'Put the call under `if __name__ == "__main__":`.'
+        )
+    raise SalverError("Nothing runs here: call serve.run(app) first.")

@@ -1,0 +1,30 @@
+"""Objects that a zygote unpickled once for all the processes it forks, by digest."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import cloudpickle
+
+_objects: dict[str, Any] = {}
+
+
+def digest_of(blob: bytes) -> str:
+    """Return the name under which a pickled object is kept."""
+    return sha256(blob).hexdigest()[:32]
+
+
+def load_all(blobs: Mapping[str, bytes]) -> None:
+    """Unpickle the blobs that are not here yet; errors of the user's code pass through."""
+    for digest, blob in blobs.items():
+        if digest not in _objects:
+            _objects[digest] = cloudpickle.loads(blob)
+
+
+def get(digest: str) -> Any:
+    """Return a preloaded object.
+
+    Raises:
+        KeyError: It was never loaded here.
+    """
+    return _objects[digest]

@@ -1,0 +1,116 @@
+"""A replica's process: load the user's code, construct it, report ready, serve until told to stop."""
+
+import asyncio
+import logging
+import signal
+
+import msgspec
+import uvloop
+
+from salver.engine.base import ProcessContext
+from salver.handle.link import ControllerLink
+from salver.handle.request_context import request_ids
+from salver.handle.routers import Routers
+from salver.handle.session import Session, set_session
+from salver.lib.tasks import Tasks
+from salver.lib.tracebacks import user_traceback
+from salver.replica.server import ReplicaServer
+from salver.replica.user_code import UserCode, resolve
+from salver.runtime.context import ReplicaContext, set_replica_context
+from salver.schema.errors import ProtocolError
+from salver.schema.messages import Done, Drain, Message, Reconfigure, ReplicaFailed, ReplicaReady
+from salver.schema.process_payloads import ReplicaPayload
+from salver.schema.settings import read_settings
+from salver.telemetry.logs import LOGGER_NAME, set_up_logging
+from salver.transport.codec import loads
+from salver.transport.sockets import listen, unix_address
+
+logger = logging.getLogger(LOGGER_NAME)
+
+
+def main(payload: bytes, context: ProcessContext) -> None:
+    """Run a replica; the engine calls this in the new process."""
+    set_up_logging(read_settings().log_level)
+    request_ids.renew()
+    uvloop.run(_Replica(msgspec.msgpack.decode(payload, type=ReplicaPayload), context).run())
+
+
+class _Replica:
+    def __init__(self, payload: ReplicaPayload, context: ProcessContext) -> None:
+        self._payload = payload
+        self._context = context
+        self._tasks = Tasks(on_error=_report)
+        self._stop = asyncio.Event()
+        self._server: ReplicaServer | None = None
+
+    async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        link = ControllerLink(
+            role="replica",
+            name=self._context.name,
+            tasks=self._tasks,
+            on_ask=self._answer_controller,
+        )
+        await link.connect(self._payload.controller_address)
+        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
+        app_name = self._payload.replica.deployment_id.app_name
+        set_session(Session(asyncio.get_running_loop(), link, routers, self._payload.controller_address, app_name))
+        try:
+            user_code = await self._construct()
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
+            link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
+            await self._stop.wait()
+            return
+        await self._serve(user_code, link)
+        await self._finalize(user_code)
+        routers.close()
+        link.close()
+        await self._tasks.close()
+
+    async def _construct(self) -> UserCode:
+        payload = self._payload
+        context = ReplicaContext(payload.replica, None, payload.code_version)
+        set_replica_context(context)
+        user_code = UserCode(resolve(payload.code), max_threads=payload.max_ongoing_requests)
+        args, kwargs = loads(payload.arguments)
+        await user_code.construct(args, kwargs)
+        set_replica_context(ReplicaContext(payload.replica, user_code.instance, payload.code_version))
+        await user_code.reconfigure(payload.user_config)
+        return user_code
+
+    async def _serve(self, user_code: UserCode, link: ControllerLink) -> None:
+        self._server = server = ReplicaServer(
+            user_code,
+            name=self._context.name,
+            app_name=self._payload.replica.deployment_id.app_name,
+            max_ongoing_requests=self._payload.max_ongoing_requests,
+            expose_tracebacks=self._payload.expose_tracebacks,
+            tasks=self._tasks,
+        )
+        address = unix_address(self._context.socket_path)
+        listener = await listen(address, server.accept)
+        link.tell(ReplicaReady(self._payload.replica, address, 0))
+        await self._stop.wait()
+        listener.close()
+
+    async def _finalize(self, user_code: UserCode) -> None:
+        try:
+            await user_code.close()
+        except Exception as error:  # noqa: BLE001 - user code may raise anything
+            logger.warning("%s: __del__ raised\n%s", self._context.name, user_traceback(error))
+
+    async def _answer_controller(self, message: Message) -> Message:
+        match message:
+            case Drain() if self._server is not None:
+                await self._server.drain()
+            case Reconfigure() if self._server is not None:
+                self._server.admission.change_limit(message.max_ongoing_requests)
+                if message.user_config_changed:
+                    await self._server.user_code.reconfigure(message.user_config)
+            case _:
+                raise ProtocolError(f"a replica does not answer {type(message).__name__}")
+        return Done()
+
+
+def _report(name: str, error: BaseException) -> None:
+    logger.error("%s failed", name, exc_info=error)

@@ -1,0 +1,151 @@
+"""One HTTP request on its way through the proxy: from parsed head to written answer."""
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from salver.handle.outgoing import Outgoing
+from salver.proxy.heads import Head, outcome_head
+from salver.schema.errors import ReplicaDiedError, SalverError
+from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
+from salver.transport.wire import CHUNK, CREDIT, END, HTTP, MORE, RESPONSE, CreditHead, HttpHead
+
+if TYPE_CHECKING:
+    from salver.handle.channel import Channel
+    from salver.handle.router import Router
+
+_encode = msgspec.msgpack.Encoder().encode
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+class Client(Protocol):
+    """The client's connection, as far as an exchange needs it."""
+
+    def write_whole(self, exchange: "Exchange", head: Head, body: bytes) -> None:
+        """Write an answer in one piece; the exchange is over."""
+
+    def write_start(self, exchange: "Exchange", head: Head, body: bytes) -> None:
+        """Write the beginning of an answer."""
+
+    def write_more(self, exchange: "Exchange", body: bytes) -> bool:
+        """Write more of an answer; say whether the client keeps up."""
+
+    def write_end(self, exchange: "Exchange", body: bytes) -> None:
+        """Write the end of an answer; the exchange is over."""
+
+    def cut(self) -> None:
+        """Break the connection: the only honest end of an answer that has begun and cannot be finished."""
+
+    def read_head(self, encoded: bytes) -> Head:
+        """Decode a replica's head."""
+
+
+class Exchange(Outgoing):
+    """A request and its answer.
+
+    Attributes:
+        method: The request's method.
+        keep_alive: The connection may serve another request after this one.
+        began_at: Loop time when its head was complete.
+    """
+
+    __slots__ = (
+        "_body",
+        "_client",
+        "_head",
+        "_owed",
+        "began_at",
+        "chunked",
+        "is_head",
+        "keep_alive",
+        "request_id",
+        "router",
+        "started",
+    )
+
+    def __init__(
+        self, client: Client, router: "Router | None", head: HttpHead, body: bytes, *, keep_alive: bool, began_at: float
+    ) -> None:
+        self.channel = None
+        self.stream = 0
+        self.attempts = 0
+        self.abandoned = False
+        self.router = router
+        self.request_id = head.request_id
+        self.is_head = head.method == "HEAD"
+        self.keep_alive = keep_alive
+        self.began_at = began_at
+        self.started = False
+        self.chunked = False
+        self._client = client
+        self._head = head
+        self._body = body
+        self._owed = 0
+
+    def cancel(self) -> None:
+        """The client is gone, or its time is over."""
+        if self.router is not None:
+            self.router.cancel(self)
+
+    def client_keeps_up(self) -> None:
+        """The client reads again: let the replica send what was held back."""
+        if self._owed and self.channel is not None and not self.channel.closed:
+            self._grant(self._owed)
+
+    # Outgoing
+
+    def write(self, channel: "Channel", stream: int, flags: int) -> None:
+        """Send the request to a replica; part of Outgoing."""
+        channel.connection.send(HTTP, stream, _encode(self._head), self._body, flags)
+
+    def on_frame(self, kind: int, flags: int, load: int, header: bytes, body: bytes) -> None:
+        """Pass a piece of the answer on; part of Outgoing."""
+        if kind == RESPONSE:
+            self._on_response(flags, header, body)
+        elif kind == CHUNK:
+            self._owed += len(body)
+            if self._client.write_more(self, body):
+                self._grant(self._owed)
+        elif kind == END:
+            self._client.write_end(self, body)
+        elif self.started:
+            self._client.cut()
+        else:
+            self._answer(INTERNAL_ERROR)
+
+    def may_repeat(self) -> bool:
+        """Only what has no effect when done twice, and only before the client has seen anything; part of Outgoing."""
+        return not self.started and self._head.method in _IDEMPOTENT
+
+    def on_lost(self, replica: str) -> None:
+        """Part of Outgoing."""
+        if self.started:
+            self._client.cut()
+        else:
+            self._answer(outcome_of(ReplicaDiedError(replica, self.request_id)))
+
+    def on_refused(self, error: SalverError) -> None:
+        """Part of Outgoing."""
+        self._answer(outcome_of(error))
+
+    def _on_response(self, flags: int, header: bytes, body: bytes) -> None:
+        try:
+            head = self._client.read_head(header)
+        except ValueError:
+            self._answer(INTERNAL_ERROR)
+            return
+        self.started = True
+        if not flags & MORE:
+            self._client.write_whole(self, head, body)
+        else:
+            self._owed = len(body)
+            self._client.write_start(self, head, body)
+
+    def _grant(self, size_bytes: int) -> None:
+        self._owed = 0
+        if self.channel is not None:
+            self.channel.connection.send(CREDIT, self.stream, _encode(CreditHead(size_bytes)))
+
+    def _answer(self, outcome: Outcome) -> None:
+        self.started = True
+        self._client.write_whole(self, outcome_head(outcome), outcome.body)

@@ -1,0 +1,1 @@
+"""A replica: admits requests, runs user code, answers. Knows other deployments only by handle."""

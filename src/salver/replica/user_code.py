@@ -1,0 +1,195 @@
+"""The user's class or function: constructed, called, reconfigured, closed."""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from salver.lib import preloaded
+from salver.lib.importing import get_attribute, import_module
+from salver.schema.application import CodeRef, ImportedCode
+from salver.schema.errors import NoSuchMethod, SalverError
+
+Servable = Callable[..., Any]
+
+
+def resolve(code: CodeRef) -> Servable:
+    """Return the class or function that a reference leads to, without its decoration as a deployment."""
+    if isinstance(code, ImportedCode):
+        target = get_attribute(import_module(code.module), code.qualname)
+    else:
+        target = preloaded.get(code.digest)
+    servable: Servable = getattr(target, "func_or_class", target)
+    return servable
+
+
+@dataclass(frozen=True)
+class _Method:
+    function: Callable[..., Any]
+    is_async: bool
+    takes_nothing: bool
+
+
+class UserCode:
+    """One copy of the user's class, or the user's function.
+
+    Args:
+        servable: The class or function.
+        max_threads: How many plain `def` calls run at once.
+    """
+
+    def __init__(self, servable: Servable, *, max_threads: int) -> None:
+        self._servable = servable
+        self._instance: Any = None
+        self._methods: dict[str, _Method] = {}
+        self._threads = _threads(max_threads)
+
+    @property
+    def instance(self) -> Any:
+        """Return the user's instance, or the function itself."""
+        return self._instance
+
+    async def construct(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Make the instance; an `async def __init__` is awaited."""
+        if not inspect.isclass(self._servable):
+            self._instance = self._servable
+            return
+        cls = self._servable
+        self._instance = cls.__new__(cls) if cls.__new__ is object.__new__ else cls.__new__(cls, *args, **kwargs)
+        made = self._instance.__init__(*args, **kwargs)
+        if inspect.isawaitable(made):
+            await made
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Hand the user's class its configuration.
+
+        Raises:
+            SalverError: There is a configuration and nothing that could take it.
+        """
+        if user_config is None:
+            return
+        method = getattr(self._instance, "reconfigure", None)
+        if method is None or not inspect.isclass(self._servable):
+            raise SalverError(
+                f"user_config was given, but {_name_of(self._servable)} has no method "
+                "`reconfigure(self, user_config)` to take it."
+            )
+        done = method(user_config)
+        if inspect.isawaitable(done):
+            await done
+
+    def change_max_threads(self, max_threads: int) -> None:
+        """Run at most this many plain `def` calls at once from now on; those that run are not interrupted."""
+        former, self._threads = self._threads, _threads(max_threads)
+        former.shutdown(wait=False)
+
+    async def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a method by name and return its result.
+
+        Raises:
+            NoSuchMethod: There is no such method.
+            TypeError: The method is a generator.
+        """
+        method = self._methods.get(name) or self._find(name)
+        result = await self._run(method, args, kwargs)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(
+                f"Method '{name}' returned a generator. You must use `handle.options(stream=True)` "
+                "to call generators on a deployment."
+            )
+        return result
+
+    async def call_with_request(self, request: Any) -> Any:
+        """Call `__call__` for an HTTP request; one that takes nothing gets nothing."""
+        method = self._methods.get("__call__") or self._find("__call__")
+        return await self._run(method, () if method.takes_nothing else (request,), {})
+
+    async def close(self) -> None:
+        """Run the user's `__del__`, once."""
+        instance, self._instance = self._instance, None
+        self._methods.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        finalizer = getattr(type(instance), "__del__", None)
+        if finalizer is None:
+            return
+        _never_finalize(instance, finalizer)
+        done = finalizer(instance)
+        if inspect.isawaitable(done):
+            await done
+
+    async def _run(self, method: _Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method.is_async:
+            return await method.function(*args, **kwargs)
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._threads, _in_thread, context, method.function, args, kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    def _find(self, name: str) -> _Method:
+        function = self._lookup(name)
+        if function is None:
+            raise NoSuchMethod(
+                f"Tried to call a method '{name}' that does not exist. Available methods: {self._public_methods()}."
+            )
+        method = _Method(function, _is_async(function), _takes_nothing(function))
+        self._methods[name] = method
+        return method
+
+    def _lookup(self, name: str) -> Callable[..., Any] | None:
+        if not inspect.isclass(self._servable):
+            return self._servable if name == "__call__" else None
+        found = getattr(self._instance, name, None)
+        return found if callable(found) else None
+
+    def _public_methods(self) -> list[str]:
+        if not inspect.isclass(self._servable):
+            return ["__call__"]
+        names = [name for name in dir(self._servable) if callable(getattr(self._servable, name, None))]
+        return sorted(name for name in names if name == "__call__" or not name.startswith("_"))
+
+
+def _threads(max_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_threads, thread_name_prefix="salver-user")
+
+
+def _in_thread(
+    context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    try:
+        return context.run(function, *args, **kwargs)
+    except StopIteration as error:
+        # A future refuses it, and whoever waits would wait for ever; coroutines and generators turn it into this, too.
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _never_finalize(instance: Any, finalizer: Callable[[Any], Any]) -> None:
+    """Keep Python from running the finalizer of this instance when it is collected."""
+
+    def finalize(other: Any) -> Any:
+        return None if id(other) == finalized else finalizer(other)
+
+    finalized = id(instance)
+    type(instance).__del__ = finalize
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    return inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - an object whose call is async
+
+
+def _name_of(servable: Servable) -> str:
+    return getattr(servable, "__name__", type(servable).__name__)
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False

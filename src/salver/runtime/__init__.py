@@ -1,0 +1,1 @@
+"""What user code calls while it runs. Knows the handle and nothing above it."""

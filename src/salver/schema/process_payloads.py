@@ -1,0 +1,56 @@
+"""What each kind of process is told when it is started: the payload of its `ProcessSpec`."""
+
+from typing import Any
+
+import msgspec
+
+from salver.schema.application import CodeRef, Preload
+from salver.schema.http import HTTPOptions
+from salver.schema.ids import ReplicaID
+
+
+class ControllerPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """To the controller."""
+
+    agent_address: str
+    http: HTTPOptions
+    proxy_listeners: tuple[str, ...]
+    expose_tracebacks: bool
+    strict_cpus: bool
+
+
+class ProxyPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """To a proxy."""
+
+    controller_address: str
+    http: HTTPOptions
+    listener: str
+
+
+class BuilderPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """To a builder."""
+
+    controller_address: str
+    import_path: str
+    module: str
+    attribute: str
+    arguments: dict[str, str]
+    name: str
+    route_prefix: str | None
+    preload: Preload
+
+
+class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """To a replica."""
+
+    controller_address: str
+    replica: ReplicaID
+    code: CodeRef
+    arguments: bytes
+    max_ongoing_requests: int
+    user_config: Any
+    is_ingress: bool
+    route_prefix: str | None
+    code_version: str
+    expose_tracebacks: bool
+    graceful_shutdown_wait_loop_s: float

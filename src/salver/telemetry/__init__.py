@@ -1,0 +1,1 @@
+"""Logs. Knows no deployments beyond their names."""

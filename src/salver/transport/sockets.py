@@ -1,0 +1,58 @@
+"""Dialling and listening: Unix sockets on one host.
+
+An address is text: `unix:/path`. A socket's directory may be entered by its owner only, which authenticates peers.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from salver.schema.errors import Disconnected
+from salver.transport.framing import FrameConnection, FrameSink
+
+Dial = Callable[[str, FrameSink], Awaitable[FrameConnection]]
+"""What `dial` is; `transport/memory.py` has another one."""
+
+
+def unix_address(path: str | Path) -> str:
+    """Return the address of a Unix socket."""
+    return f"unix:{path}"
+
+
+def _path_of(address: str) -> str:
+    scheme, _, path = address.partition(":")
+    if scheme != "unix" or not path:
+        raise ValueError(f"'{address}' is not an address; expected 'unix:/path'")
+    return path
+
+
+async def dial(address: str, sink: FrameSink) -> FrameConnection:
+    """Open a connection whose frames go to `sink`.
+
+    Raises:
+        Disconnected: Nobody listens at the address.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        _, connection = await loop.create_unix_connection(lambda: FrameConnection(sink), _path_of(address))
+    except OSError as error:
+        raise Disconnected(f"nobody listens at {address} ({error.strerror or error})") from error
+    return connection
+
+
+async def listen(address: str, accept: Callable[[], FrameSink]) -> asyncio.Server:
+    """Listen for connections; `accept` makes the sink of each."""
+    path = _path_of(address)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_unix_server(lambda: FrameConnection(accept()), path, backlog=1024)
+    os.chmod(path, 0o600)
+    return server
+
+
+async def adopt(sock: socket.socket, sink: FrameSink) -> FrameConnection:
+    """Speak frames on a connected stream socket that was inherited."""
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: FrameConnection(sink), sock=sock)
+    return connection

@@ -1,0 +1,1 @@
+"""The tests of Salver; CONTRIBUTING.md says which kind goes where."""

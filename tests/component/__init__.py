@@ -1,0 +1,1 @@
+"""One room at a time, over in-memory transport, a fake engine and a manual clock."""

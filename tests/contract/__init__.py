@@ -1,0 +1,1 @@
+"""Promises that every engine, and every transport, keeps alike."""

@@ -1,0 +1,62 @@
+"""Every code block of the documentation that says so is run: as an application over HTTP, or as a script."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.system.serving import get, new_place
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"(?:<!-- test: (?P<how>[^>]*?) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
+
+ASKS = {
+    "hello.py": ("/?name=Ada", '{"greeting":"Hello, Ada!"}'),
+    "square.py": ("/?x=12", "144.0"),
+    "pipeline.py": ("/", '{"words":0}'),
+    "build.py": ("/", "Bonjour"),
+}
+
+
+class Block(NamedTuple):
+    """A code block and how it is tested."""
+
+    page: Path
+    how: str
+    code: str
+
+
+def _blocks() -> list[Block]:
+    return [
+        Block(page, (found["how"] or "").strip(), found["code"])
+        for page in PAGES
+        for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
+    ]
+
+
+BLOCKS = _blocks()
+
+
+def test_every_python_block_says_how_it_is_tested() -> None:
+    assert [(block.page.name, block.code[:40]) for block in BLOCKS if not block.how] == []
+    assert BLOCKS
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"{block.page.stem}-{block.how}" for block in BLOCKS])
+def test_a_block_does_what_the_page_says(block: Block, tmp_path: Path) -> None:
+    kind, *rest = block.how.split()
+    with new_place(tmp_path) as place:
+        for other in BLOCKS:
+            if other.page == block.page and other.how.startswith("app "):
+                (tmp_path / other.how.split()[1]).write_text(other.code)
+        if kind == "script":
+            (tmp_path / "script.py").write_text(block.code)
+            with place.start("script.py") as run:
+                assert run.exit_code() == 0, run.output
+                return
+        file, *arguments = rest
+        path, expected = ASKS[file]
+        with place.run(f"{file}:app", *[each for each in arguments if "=" in each]) as run:
+            assert get(run.url() + path).text == expected

@@ -1,0 +1,1 @@
+"""Pure tests that mirror src/salver: no loop, socket, process or sleep."""
