@@ -75,7 +75,7 @@ class Pipeline:
         return {"words": len(words), "ids": [request_id, current_request().request_id], "chained": await chained}
 
 
-def pipeline() -> serve.Application:
+def pipeline() -> Any:
     return Pipeline.bind({"splitter": Splitter.bind(), "counter": Counter.bind()})
 
 
@@ -97,7 +97,7 @@ class Fan:
     def __init__(self, target: serve.DeploymentHandle[Any]) -> None:
         self.target = target
 
-    async def call_many(self, count: int) -> list[int]:
+    async def call_many(self, count: int) -> list[Any]:
         return await asyncio.gather(*[self.target.remote() for _ in range(count)])
 
 

@@ -114,7 +114,9 @@ def test_a_killed_replica_is_replaced_and_what_waited_is_served() -> None:
 def test_an_update_loses_no_request() -> None:
     serve.run(deployments.Version.options(num_replicas=2).bind(0), name="versions", route_prefix="/versions")
     url = _url() + "/versions"
-    stop, answers, failures = threading.Event(), [], []
+    stop = threading.Event()
+    answers: list[str] = []
+    failures: list[str] = []
 
     def ask() -> None:
         with httpx.Client(timeout=30) as client:

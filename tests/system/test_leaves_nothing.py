@@ -1,5 +1,6 @@
 """However a run ends, nothing of it is left within five seconds."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -132,9 +133,12 @@ def test_ctrl_c_twice_stops_at_once(place: Place) -> None:
 
         import httpx
 
+        answers: list[int] = []
+
         def ask() -> None:
-            with pytest.raises(httpx.HTTPError):
-                get(url)
+            # Cut off, or told that its replica was killed: whichever is quicker.
+            with contextlib.suppress(httpx.HTTPError):
+                answers.append(get(url).status_code)
 
         client = threading.Thread(target=ask)
         client.start()
@@ -144,6 +148,7 @@ def test_ctrl_c_twice_stops_at_once(place: Place) -> None:
         run.signal(signal.SIGINT)
         run.exit_code(GONE_WITHIN_S)
         client.join()
+        assert answers in ([], [502], [503])
     assert place.leftovers() == []
 
 

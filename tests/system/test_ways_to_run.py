@@ -112,6 +112,7 @@ def test_a_script_runs_by_itself_and_under_salver_run(place: Place, guard: bool)
         assert run.exit_code() == 0, run.output
         assert "sum 7" in run.output
         assert "status RUNNING" in run.output
+        assert "Traceback" not in run.output
     assert place.leftovers() == []
     (place.path / "script.py").write_text(
         textwrap.dedent(SCRIPT) + ("if __name__ == '__main__':\n    serve.run(app)\n" if guard else "serve.run(app)\n")

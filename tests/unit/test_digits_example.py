@@ -47,9 +47,7 @@ async def answer(ingress: Any, method: str, url: str, body: bytes = b"", prefix:
     path, _, query = url.partition("?")
     target = {"method": method, "path": path, "query_string": query.encode(), "root_path": prefix}
     headers = [(b"host", b"digits.test")]
-    response = await ingress(
-        Request({"type": "http", "scheme": "http", "headers": headers, **target}, receive)
-    )
+    response = await ingress(Request({"type": "http", "scheme": "http", "headers": headers, **target}, receive))
     return response.status_code, json.loads(response.body)
 
 
@@ -69,9 +67,7 @@ def classifier() -> Any:
 @pytest.fixture(scope="module")
 def ingress(classifier: Any) -> Any:
     """Return the ingress as it is where PyTorch is missing."""
-    return replica(
-        digits.DigitsIngress, Called(replica(digits.Preprocessor)), {"sklearn": Called(classifier)}
-    )
+    return replica(digits.DigitsIngress, Called(replica(digits.Preprocessor)), {"sklearn": Called(classifier)})
 
 
 @pytest.mark.parametrize("image", [BLANK, [[0] * 8] * 8], ids=["flat", "rows"])

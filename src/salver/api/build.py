@@ -3,11 +3,12 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
 import cloudpickle
+import msgspec
 
 from salver.api.application import Application, parts_of
 from salver.api.deployment import Deployment
@@ -49,14 +50,27 @@ def build(
     )
 
 
-def checked_route_prefix(route_prefix: str | None) -> str | None:
+def checked_app_name(name: object) -> str:
+    """Return an application's name.
+
+    Raises:
+        InvalidOption: It is empty or no text.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidOption("Application name must a non-empty string.")
+    return name
+
+
+def checked_route_prefix(route_prefix: object) -> str | None:
     """Return a route prefix that can be served.
 
     Raises:
         InvalidOption: It does not start with '/', ends with '/', or has braces.
     """
     if route_prefix is None or route_prefix == "/":
-        return route_prefix
+        return route_prefix and "/"
+    if not isinstance(route_prefix, str):
+        raise InvalidOption(f"Invalid route_prefix {route_prefix!r}, must be a string or None.")
     if not route_prefix.startswith("/"):
         raise InvalidOption(f"Invalid route_prefix '{route_prefix}', must start with a forward slash ('/').")
     if route_prefix.endswith("/"):
@@ -108,15 +122,14 @@ class _Builder:
                 search_path=tuple(os.path.abspath(entry) for entry in sys.path),
                 modules=tuple(self._modules),
             )
-        return Preload(given.working_dir, given.search_path, given.modules, self._blobs, given.env)
+        return msgspec.structs.replace(given, blobs=self._blobs)
 
     def _pickled_arguments(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Deployment):
-                raise BuildFailed(
-                    f"Deployment '{value.name}' was passed to .bind() of '{name}' unbound. "
-                    f"Pass `{value.name}.bind(...)` instead."
-                )
+        for unbound in _deployments_in((args, kwargs)):
+            raise BuildFailed(
+                f"Deployment '{unbound.name}' was passed to .bind() of '{name}' unbound. "
+                f"Pass `{unbound.name}.bind(...)` instead."
+            )
         try:
             return self._pickled((args, kwargs))
         except BuildFailed:
@@ -189,6 +202,19 @@ class _ArgumentPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, Application):
             return self._builder.add(obj).__reduce__()
         return super().reducer_override(obj)
+
+
+def _deployments_in(value: Any) -> Iterator[Deployment[Any]]:
+    """Yield the deployments in a value that are not bound, in lists and the like at any depth."""
+    waiting = [value]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Deployment):
+            yield each
+        elif isinstance(each, dict | list | tuple | set | frozenset) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [*each, *each.values()] if isinstance(each, dict) else each
 
 
 def import_path_of(code: Callable[..., Any]) -> ImportedCode | None:

@@ -75,7 +75,7 @@ class Deployment(Generic[T]):
 
     def options(
         self,
-        func_or_class: Callable[..., T] | None = None,
+        func_or_class: Callable[..., Any] | None = None,
         *,
         name: str | None = None,
         **changes: Unpack[OptionChanges],
@@ -94,7 +94,7 @@ class Deployment(Generic[T]):
         return _made(
             self._func_or_class if func_or_class is None else _checked_code(func_or_class),
             self._name if name is None else _checked_name(name),
-            {**self._changes, **with_aliases(cast("Mapping[str, Any]", changes))},
+            _merged(self._changes, with_aliases(cast("Mapping[str, Any]", changes))),
         )
 
     def bind(self, *args: Any, **kwargs: Any) -> Application:
@@ -123,14 +123,16 @@ class Deployment(Generic[T]):
         )
 
     def __hash__(self) -> int:
-        return hash((self._name, self._func_or_class))
+        return hash(self._name)
 
     def __repr__(self) -> str:
         return f"Deployment(name={self._name})"
 
 
 @overload
-def deployment(_func_or_class: Callable[..., T], /) -> Deployment[T]: ...
+def deployment(
+    _func_or_class: Callable[..., T], /, *, name: str | None = None, **options: Unpack[OptionChanges]
+) -> Deployment[T]: ...
 
 
 @overload
@@ -177,6 +179,15 @@ def _made(code: Callable[..., T], name: str, changes: "Mapping[str, Any]") -> De
     made._changes = deepcopy(dict(changes))
     made.__doc__ = code.__doc__
     return made
+
+
+def _merged(former: "Mapping[str, Any]", changes: "Mapping[str, Any]") -> dict[str, Any]:
+    """Return all changes; a fixed number of replicas and autoscaling replace each other."""
+    merged = {**former, **changes}
+    if merged.get("num_replicas") not in (None, "auto") and merged.get("autoscaling_config") is not None:
+        outdated = {"num_replicas", "autoscaling_config"} - changes.keys()
+        merged = {name: value for name, value in merged.items() if name not in outdated}
+    return merged
 
 
 def _checked_code(code: Any) -> Callable[..., Any]:

@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from salver.api.instance import Declared, Instance, OnReport, Report
+from salver.api.instance import Declared, Instance, Report
 from salver.handle.session import set_session
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import InstanceEnded, Notice, Output
 
 T = TypeVar("T")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Driver:
@@ -31,20 +30,24 @@ class Driver:
         self._pid = os.getpid()
 
     @classmethod
-    def launch(cls, http: HTTPOptions, declared: Declared, on_report: OnReport | None = None) -> "Driver":
+    def launch(cls, http: HTTPOptions, machine: Declared) -> "Driver":
         """Start an instance; see `Instance.launch`."""
         loop = uvloop.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="salver", daemon=True)
         thread.start()
+        made: list[Instance] = []
+
+        async def launch_instance() -> None:
+            made.append(await Instance.launch(http, print_report, machine))
+
+        launching = asyncio.run_coroutine_threadsafe(launch_instance(), loop)
         try:
-            starting = asyncio.run_coroutine_threadsafe(
-                Instance.launch(http, on_report or print_report, declared, expose_tracebacks=http.host in LOOPBACK),
-                loop,
-            )
-            driver = cls(_wait(starting), loop, thread)
+            launching.result()
+            driver = cls(made[0], loop, thread)
         except BaseException:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+            launching.cancel()
+            asyncio.run_coroutine_threadsafe(_undo(made), loop).result()
+            _end(loop, thread)
             raise
         set_session(driver.instance.session)
         return driver
@@ -58,16 +61,24 @@ class Driver:
         """Run a coroutine on the instance's loop and return its result; Ctrl-C cancels it."""
         return _wait(asyncio.run_coroutine_threadsafe(work, self._loop))
 
+    def begin(self, work: Coroutine[Any, Any, Any], *, name: str) -> None:
+        """Run a coroutine on the instance's loop without waiting for it."""
+        self._loop.call_soon_threadsafe(lambda: self.instance.tasks.start(work, name=name))
+
     def stop(self, *, drain: bool = True) -> None:
         """End the instance and its thread."""
         if self._pid != os.getpid() or self._loop.is_closed():
             return
         set_session(None)
-        with contextlib.suppress(KeyboardInterrupt):
-            self.call(self.instance.stop(drain=drain))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        stopping = asyncio.run_coroutine_threadsafe(self.instance.stop(drain=drain), self._loop)
+        try:
+            stopping.result()
+        except KeyboardInterrupt:
+            # Whoever presses Ctrl-C now does not want to wait for requests that run.
+            asyncio.run_coroutine_threadsafe(self.instance.abandon(), self._loop)
+            with contextlib.suppress(KeyboardInterrupt):
+                stopping.result()
+        _end(self._loop, self._thread)
 
 
 def _wait(future: concurrent.futures.Future[T]) -> T:
@@ -76,6 +87,20 @@ def _wait(future: concurrent.futures.Future[T]) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+async def _undo(made: list[Instance]) -> None:
+    """Return when nothing is left of an instance that Ctrl-C came for while it was started, or just after."""
+    for each in made:
+        await each.stop(drain=False)
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 class _Current:
@@ -88,13 +113,13 @@ def find_driver() -> Driver | None:
     return driver if driver is not None and driver.alive else None
 
 
-def ensure_driver(http: HTTPOptions, declared: Declared) -> Driver:
+def ensure_driver(http: HTTPOptions, machine: Declared) -> Driver:
     """Return this process's driver, starting an instance where none runs."""
     driver = find_driver()
     if driver is None:
         if _Current.driver is None:
             atexit.register(stop_driver)
-        driver = _Current.driver = Driver.launch(http, declared)
+        driver = _Current.driver = Driver.launch(http, machine)
     return driver
 
 

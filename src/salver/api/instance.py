@@ -9,16 +9,19 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from salver.engine import instances
 from salver.handle.link import ControllerLink
 from salver.handle.routers import Routers
 from salver.handle.session import Session
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.schema.application import ApplicationSpec, Preload
+from salver.schema.conversion import converted, nearest
 from salver.schema.errors import Disconnected, ProtocolError, SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import (
@@ -41,7 +44,7 @@ from salver.schema.messages import (
     StopInstance,
     TopicValue,
 )
-from salver.schema.settings import read_settings
+from salver.schema.settings import inherited_environment, read_settings
 from salver.schema.status import ApplicationStatus, ApplicationStatusOverview, ProxyStatus, ServeStatus
 from salver.transport.peer import Peer
 from salver.transport.sockets import adopt
@@ -51,8 +54,13 @@ OnReport = Callable[[Report], None]
 
 START_TIMEOUT_S = 60.0
 GONE_TIMEOUT_S = 5.0
+EXIT_POLL_S = 0.005
+
+# Only the person at this machine can reach a proxy that listens there, so it may show tracebacks.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _AGENT = "from salver.processes.agent import main; main()"
+_Amount = Annotated[float, Meta(ge=0)]
 
 
 class DeployFailed(SalverError, RuntimeError):
@@ -75,21 +83,44 @@ class Declared(NamedTuple):
     strict_cpus: bool = False
 
 
+_DECLARED_TYPES: dict[str, Any] = {
+    "num_cpus": _Amount | None,
+    "num_gpus": _Amount | None,
+    "resources": dict[str, _Amount],
+    "strict_cpus": bool,
+}
+
+
+def declared(machine: Mapping[str, Any]) -> Declared:
+    """Return what a user says of a machine.
+
+    Raises:
+        TypeError: There is no such keyword.
+        InvalidOption: A value is not allowed.
+    """
+    for name in machine:
+        if name not in _DECLARED_TYPES:
+            raise TypeError(f"unexpected keyword '{name}'.{nearest(name, _DECLARED_TYPES)}")
+    return Declared(**{name: converted(name, value, _DECLARED_TYPES[name]) for name, value in machine.items()})
+
+
 class Instance:
     """A running instance that this process started, and that ends with it.
 
     Attributes:
+        http: The options its proxy was started with.
         http_url: Where its proxy listens, or None without one.
         session: For handles.
         ended: Done when the instance is gone; its result is the reason.
     """
 
-    def __init__(self, directory: Path, lock_fd: int, on_report: OnReport) -> None:
+    def __init__(self, directory: Path, lock_fd: int, http: HTTPOptions, on_report: OnReport) -> None:
+        self.http = http
         self._directory = directory
         self._lock_fd: int | None = lock_fd
         self._on_report = on_report
-        self._tasks = Tasks(on_error=_complain)
-        self._agent = Peer(self, role="driver", name=f"driver-{os.getpid()}", tasks=self._tasks)
+        self.tasks = Tasks(on_error=_complain)
+        self._agent = Peer(self, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         self._process: subprocess.Popen[bytes]
         self._ready: asyncio.Future[AgentReady] = asyncio.get_running_loop().create_future()
         self._link: ControllerLink
@@ -104,33 +135,30 @@ class Instance:
         cls,
         http: HTTPOptions,
         on_report: OnReport,
-        declared: "Declared | None" = None,
-        *,
-        expose_tracebacks: bool = False,
+        machine: Declared | None = None,
     ) -> "Instance":
         """Start an instance and return when its controller can be reached.
 
         Args:
             http: Where its proxy listens; a host of None means no proxy.
             on_report: Hears what its processes write and what a person should know.
-            declared: What this machine has, where it should not be looked up.
-            expose_tracebacks: Put users' tracebacks into 500 answers.
+            machine: What this machine has, where it should not be looked up.
 
         Raises:
             SalverError: It could not start, for a reason such as a port in use.
         """
-        declared = declared or Declared()
-        instance = cls(*instances.create(read_settings().runtime_dir), on_report)
+        machine = machine or Declared()
+        instance = cls(*instances.create(read_settings().runtime_dir), http, on_report)
         options = AgentOptions(
             instance_dir=str(instance._directory),
             http=http,
             proxy=http.host is not None,
-            num_cpus=declared.num_cpus,
-            num_gpus=declared.num_gpus,
-            resources=dict(declared.resources),
-            strict_cpus=declared.strict_cpus,
+            num_cpus=machine.num_cpus,
+            num_gpus=machine.num_gpus,
+            resources=dict(machine.resources),
+            strict_cpus=machine.strict_cpus,
             attached=True,
-            expose_tracebacks=expose_tracebacks,
+            expose_tracebacks=http.host in LOOPBACK,
         )
         try:
             await instance._start(options)
@@ -162,20 +190,43 @@ class Instance:
             DeployFailed: It failed.
             Disconnected: The instance is gone.
         """
+
+        def look(status: ServeStatus) -> bool:
+            if on_status is not None:
+                on_status(status)
+            return _runs(name, status)
+
+        await self._until(look)
+
+    async def until_proxies_serve(self, timeout_s: float) -> None:
+        """Wait until the proxy accepts connections; returns at once where there is none.
+
+        Raises:
+            TimeoutError: It did not in time.
+            Disconnected: The instance is gone.
+        """
+        if self.http_url is not None:
+            serving = self._until(lambda status: bool(status.proxies) and _proxies_serve(status))
+            await asyncio.wait_for(serving, timeout_s)
+
+    async def _until(self, look: Callable[[ServeStatus], bool]) -> None:
+        """Wait until a status looks right; what `look` raises passes through."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def look(value: TopicValue) -> None:
+        def on_value(value: TopicValue) -> None:
             if not isinstance(value, Status) or settled.done():
                 return
-            if on_status is not None:
-                on_status(value.status)
-            _settle(settled, name, value.status)
+            try:
+                if look(value.status):
+                    settled.set_result(None)
+            except SalverError as error:
+                settled.set_exception(error)
 
-        self._link.subscribe(STATUS_TOPIC, look)
+        self._link.subscribe(STATUS_TOPIC, on_value)
         try:
             await _either(settled, self.ended)
         finally:
-            self._link.unsubscribe(STATUS_TOPIC, look)
+            self._link.unsubscribe(STATUS_TOPIC, on_value)
         if not settled.done():
             raise Disconnected(self._reason or "the instance ended")
         settled.result()
@@ -207,7 +258,7 @@ class Instance:
         await self._make_sure_it_is_gone()
         if not self.ended.done():
             self.ended.set_result(self._reason or "it was stopped")
-        await self._tasks.close()
+        await self.tasks.close()
 
     async def abandon(self) -> None:
         """End the instance now, while `stop` waits for requests that run."""
@@ -218,7 +269,11 @@ class Instance:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-c", _AGENT, str(theirs.fileno()), msgspec.msgpack.encode(options).hex()]
         self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes a millisecond, and a thread's would die with it
-            command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            env={**inherited_environment(), instances.MARK: str(self._directory)},
         )
         theirs.close()
         ours.setblocking(False)
@@ -231,9 +286,9 @@ class Instance:
         if ready.http_host is not None:
             host = f"[{ready.http_host}]" if ":" in ready.http_host else ready.http_host
             self.http_url = f"http://{host}:{ready.http_port}"
-        self._link = ControllerLink(role="driver", name=f"driver-{os.getpid()}", tasks=self._tasks)
+        self._link = ControllerLink(role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         await self._link.connect(ready.controller_address)
-        routers = Routers(self._link, role="driver", name=f"driver-{os.getpid()}", tasks=self._tasks)
+        routers = Routers(self._link, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         self.session = Session(asyncio.get_running_loop(), self._link, routers, ready.controller_address)
 
     async def _make_sure_it_is_gone(self) -> None:
@@ -245,13 +300,12 @@ class Instance:
         self._agent.close()
         process = getattr(self, "_process", None)
         if process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(process.wait, GONE_TIMEOUT_S)
+            await _until_exited(process, GONE_TIMEOUT_S)
             if process.poll() is None:
                 process.kill()
-                await asyncio.to_thread(process.wait)
-        session_id = None if process is None else process.pid
-        await asyncio.to_thread(instances.remove_remains, self._directory, session_id)
+                process.wait()
+        # Nothing else runs on this loop any more, so blocking it for the moment that this takes does no harm.
+        instances.remove_remains(self._directory, None if process is None else process.pid)
         self._release_lock()
 
     def _release_lock(self) -> None:
@@ -289,16 +343,29 @@ async def _either(first: asyncio.Future[Any], second: asyncio.Future[Any], timeo
     await asyncio.wait({first, second}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _settle(settled: "asyncio.Future[None]", name: str, status: ServeStatus) -> None:
+async def _until_exited(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
+    """Wait for a process without a thread: at the end of a program none can be started."""
+    clock = MonotonicClock()
+    deadline = clock.now() + timeout_s
+    while process.poll() is None and clock.now() < deadline:
+        await clock.sleep_until(clock.now() + EXIT_POLL_S)
+
+
+def _runs(name: str, status: ServeStatus) -> bool:
     application = status.applications.get(name)
-    if application is None:
-        return
-    if application.status is ApplicationStatus.DEPLOY_FAILED:
-        settled.set_exception(DeployFailed(failure_text(name, application)))
-    elif application.status is ApplicationStatus.RUNNING and all(
-        each is ProxyStatus.HEALTHY for each in status.proxies.values()
-    ):
-        settled.set_result(None)
+    if application is not None and application.status is ApplicationStatus.DEPLOY_FAILED:
+        raise DeployFailed(failure_text(name, application))
+    return application is not None and application.status is ApplicationStatus.RUNNING and _proxies_serve(status)
+
+
+def _proxies_serve(status: ServeStatus) -> bool:
+    return all(each is ProxyStatus.HEALTHY for each in status.proxies.values())
+
+
+def url_of(http_url: str, route_prefix: str | None) -> str:
+    """Return where an application answers."""
+    prefix = (route_prefix or "/").rstrip("/")
+    return f"{http_url}{prefix or '/'}"
 
 
 def failure_text(name: str, application: ApplicationStatusOverview) -> str:

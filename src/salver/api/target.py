@@ -1,8 +1,9 @@
 """From what an import path leads to, to an Application: builder functions and their arguments."""
 
 import inspect
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from salver.api.application import Application
@@ -43,7 +44,7 @@ def application_from(target: Any, arguments: Mapping[str, Any], *, described_as:
     return built
 
 
-def _argument_of(builder: Callable[..., Any], arguments: Mapping[str, Any], described_as: str) -> Any:
+def _argument_of(builder: types.FunctionType, arguments: Mapping[str, Any], described_as: str) -> Any:
     parameters = list(inspect.signature(builder).parameters.values())
     if len(parameters) != 1:
         raise BuildFailed(
@@ -60,11 +61,14 @@ def _argument_of(builder: Callable[..., Any], arguments: Mapping[str, Any], desc
         raise BuildFailed(f"The arguments of '{described_as}' are not valid: {error}") from error
 
 
-def _annotation(builder: Callable[..., Any], name: str) -> Any:
+def _annotation(builder: types.FunctionType, name: str) -> Any:
+    """Return what the parameter is annotated with; other annotations may name what only type checkers import."""
+    annotations = {key: value for key, value in builder.__annotations__.items() if key == name}
+    only_this = types.SimpleNamespace(__annotations__=annotations)
     try:
-        return typing.get_type_hints(builder).get(name)
-    except NameError:
-        return builder.__annotations__.get(name)
+        return typing.get_type_hints(only_this, builder.__globals__).get(name)
+    except (NameError, AttributeError, SyntaxError, TypeError):
+        return None
 
 
 def _described(value: Any) -> str:

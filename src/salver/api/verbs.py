@@ -6,10 +6,12 @@ import threading
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from salver.api.application import Application, parts_of
-from salver.api.build import build, checked_route_prefix
+from salver.api.build import build, checked_app_name, checked_route_prefix
 from salver.api.driver import Driver, ensure_driver, find_driver, stop_driver
-from salver.api.instance import Declared
+from salver.api.instance import Declared, declared, url_of
 from salver.handle import DeploymentHandle
 from salver.handle.link import ControllerLink
 from salver.handle.session import Session, find_session
@@ -31,40 +33,45 @@ from salver.transport.peer import Answer
 T = TypeVar("T")
 logger = logging.getLogger(LOGGER_NAME)
 
+PROXY_TIMEOUT_S = 60.0
 NOTHING_RUNS = "There is no Serve instance running here: call serve.run(app) or serve.start() first."
 
 
 def start(
     proxy_location: ProxyLocation | str | None = None,
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
-    **resources: Any,
+    **machine: Any,
 ) -> None:
     """Start an instance in the background, attached to this process; `run` does it where it was not done.
+
+    Where one runs already, it is kept, and a warning names the HTTP options that differ from its own.
 
     Args:
         proxy_location: "Disabled" starts no proxy.
         http_options: Where the proxy listens; see `HTTPOptions`.
-        **resources: What this machine has, where it should not be looked up: `num_cpus`, `num_gpus`,
+        **machine: What this machine has, where it should not be looked up: `num_cpus`, `num_gpus`,
             `resources` (custom ones, by name), and `strict_cpus=True` to make replicas wait for free CPUs.
 
     Raises:
         InvalidOption: An option is unknown or has a value that is not allowed.
         SalverError: It could not start, for a reason such as a port in use.
+        TimeoutError: The proxy was not ready in time.
     """
-    for name in resources:
+    for name in machine:
         if name.startswith("http_"):
             raise InvalidOption(f"'{name}' is not an option of start; use http_options={{...}}.")
-        if name not in Declared._fields:
-            raise TypeError(f"start() got an unexpected keyword '{name}'.")
+    own_machine = declared(machine)
     options = validated_http(http_options) if http_options is not None else _default_http()
     if located(proxy_location) is ProxyLocation.Disabled:
         options.host = None
     set_up_logging(read_settings().log_level)
-    if find_driver() is not None:
+    driver = find_driver()
+    if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
-        return
-    if find_session() is None:
-        ensure_driver(options, Declared(**resources))
+        if http_options is not None:
+            _warn_of_differences(driver.instance.http, options)
+    elif find_session() is None:
+        _start(options, own_machine)
 
 
 def run(
@@ -91,28 +98,30 @@ def run(
         raise TypeError(
             f"`serve.run` expects an `Application` returned by `Deployment.bind()`, got {type(target).__name__}."
         )
-    if not name:
-        raise InvalidOption("Application name must a non-empty string.")
+    checked_app_name(name)
     checked_route_prefix(route_prefix)
     if (what := loading()) is not None:
         logger.info("serve.run() in %s is left out while it is imported.", what)
         return DeploymentHandle(parts_of(target)[0].name, name)
-    spec = build(target, name=name, route_prefix=route_prefix)
-    start()
-    driver = find_driver()
-    if driver is None:
+    if find_replica_context() is not None:
         raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
+    spec = build(target, name=name, route_prefix=route_prefix)
+    set_up_logging(read_settings().log_level)
+    driver = find_driver() or _start(_default_http(), Declared())
     driver.call(_deploy_and_wait(driver, spec))
     url = driver.instance.http_url
-    where = f" at {url}{(route_prefix or '').rstrip('/')}/" if url and route_prefix else ""
-    logger.info("Application '%s' is ready%s", name, where)
+    logger.info("Application '%s' is ready%s", name, f" at {url_of(url, route_prefix)}" if url and route_prefix else "")
     if blocking:
         driver.call(_until_ended(driver))
     return DeploymentHandle(spec.ingress, name)
 
 
-def delete(name: str) -> None:
+def delete(name: str, _blocking: bool = True) -> None:
     """Drain and remove an application; returns when it is gone. An unknown name is no error.
+
+    Args:
+        name: The application.
+        _blocking: False returns as soon as the wish is on its way.
 
     Raises:
         SalverError: Nothing runs.
@@ -120,7 +129,10 @@ def delete(name: str) -> None:
     driver = find_driver()
     if driver is None:
         raise SalverError(NOTHING_RUNS)
-    driver.call(driver.instance.delete(name))
+    if _blocking:
+        driver.call(driver.instance.delete(name))
+    else:
+        driver.begin(driver.instance.delete(name), name=f"delete {name}")
 
 
 def status() -> ServeStatus:
@@ -179,6 +191,23 @@ def get_deployment_handle(
         if deployment_name not in found.deployments:
             raise KeyError(f"Deployment(name='{deployment_name}', app='{app_name}') does not exist.")
     return DeploymentHandle(deployment_name, app_name)
+
+
+def _start(http: HTTPOptions, machine: Declared) -> Driver:
+    driver = ensure_driver(http, machine)
+    try:
+        driver.call(driver.instance.until_proxies_serve(PROXY_TIMEOUT_S))
+    except TimeoutError:
+        stop_driver()
+        raise TimeoutError(f"HTTP proxies not available after {PROXY_TIMEOUT_S:g}s.") from None
+    logger.info("Started Serve%s", f" at {driver.instance.http_url}" if driver.instance.http_url else "")
+    return driver
+
+
+def _warn_of_differences(running: HTTPOptions, wanted: HTTPOptions) -> None:
+    differing = [name for name, value in msgspec.structs.asdict(wanted).items() if value != getattr(running, name)]
+    if differing:
+        logger.warning("The instance that runs has other http_options than these: %s.", ", ".join(differing))
 
 
 def _default_http() -> HTTPOptions:

@@ -1,26 +1,30 @@
 """What `salver run` shows: a live view on a terminal, one line per event elsewhere."""
 
+import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from salver.api.instance import Report
+from salver.api.instance import Report, url_of
 from salver.schema.messages import InstanceEnded, Notice, Output
 from salver.schema.status import ApplicationStatus, ServeStatus
 
-if TYPE_CHECKING:
-    from salver.cli.live import LiveDisplay
+Now = Callable[[], float]
+
+_MOST_NAMES = 3
 
 
 class Display:
     """One line per event: for pipes, files and CI, and the base of the live view."""
 
-    def __init__(self, import_path: str, name: str) -> None:
+    def __init__(self, import_path: str, name: str, *, now: Now = time.monotonic) -> None:
         self.import_path = import_path
         self.name = name
-        self.began = time.monotonic()
+        self._now = now
+        self._began = now()
         self._was_ready = False
         self._last: tuple[ApplicationStatus, str] | None = None
 
@@ -36,7 +40,7 @@ class Display:
     @property
     def elapsed_s(self) -> float:
         """Return the seconds since the start, or since the last reload began."""
-        return time.monotonic() - self.began
+        return self._now() - self._began
 
     def report(self, report: Report) -> None:
         """Show what an instance has to say."""
@@ -70,15 +74,17 @@ class Display:
         """The application answers."""
         self._was_ready = True
         self._last = (ApplicationStatus.RUNNING, "")
-        where = url_of(http_url, route_prefix)
+        where = url_of(http_url or "", route_prefix)
         self.say(f"Application '{self.name}' is ready at {where} ({self.elapsed_s:.2f} s)")
         self.say(f"Try it:  curl {shlex.quote(where)}")
 
-    def reloading(self, paths: list[str]) -> None:
+    def reloading(self, paths: Collection[str]) -> None:
         """Files have changed."""
-        self.began = time.monotonic()
+        self._began = self._now()
         self._was_ready = False
-        self.say(f"Changed: {', '.join(paths[:3])}{' and more' if len(paths) > 3 else ''}. Deploying again.")  # noqa: PLR2004
+        names = sorted(os.path.relpath(path) for path in paths)
+        more = " and more" if len(names) > _MOST_NAMES else ""
+        self.say(f"Changed: {', '.join(names[:_MOST_NAMES])}{more}. Deploying again.")
 
     def stopping(self) -> None:
         """The run ends."""
@@ -96,18 +102,3 @@ class Display:
     def say(self, text: str) -> None:
         """Show one line."""
         print(text, flush=True)
-
-
-def url_of(http_url: str | None, route_prefix: str | None) -> str:
-    """Return where an application answers."""
-    prefix = (route_prefix or "/").rstrip("/")
-    return f"{http_url}{prefix}/" if not prefix else f"{http_url}{prefix}"
-
-
-def make_display(import_path: str, name: str) -> "Display | LiveDisplay":
-    """Return the display that suits standard output."""
-    if not sys.stdout.isatty():
-        return Display(import_path, name)
-    from salver.cli.live import LiveDisplay
-
-    return LiveDisplay(import_path, name)

@@ -1,5 +1,8 @@
 """The live view of `salver run` on a terminal: what is starting, for how long; then where it answers."""
 
+import shlex
+import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from salver.cli.display import Display, url_of
+from salver.api.instance import url_of
+from salver.cli.display import Display, Now
 from salver.schema.status import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -25,9 +29,11 @@ _DEPLOYMENT_COLOUR = {"HEALTHY": "green", "UNHEALTHY": "red", "DEPLOY_FAILED": "
 class LiveDisplay(Display):
     """A spinner with a line for each deployment until all are ready, and output in colours."""
 
-    def __init__(self, import_path: str, name: str) -> None:
-        super().__init__(import_path, name)
-        self._console = Console(highlight=False)
+    def __init__(
+        self, import_path: str, name: str, *, now: Now = time.monotonic, console: Console | None = None
+    ) -> None:
+        super().__init__(import_path, name, now=now)
+        self._console = console or Console(highlight=False)
         self._application: ApplicationStatusOverview | None = None
         self._spinner = Spinner("dots")
         self._live: Live | None = None
@@ -59,7 +65,7 @@ class LiveDisplay(Display):
         self._end_live()
         self._was_ready = True
         self._last = (ApplicationStatus.RUNNING, "")
-        where = url_of(http_url, route_prefix)
+        where = url_of(http_url or "", route_prefix)
         self._console.print(
             Text.assemble(
                 ("✓ ", "bold green"),
@@ -68,9 +74,9 @@ class LiveDisplay(Display):
                 (where, f"bold cyan link {where}"),
             )
         )
-        self._console.print(Text.assemble("  ", (f"curl {where}", "bold"), ("    Ctrl-C stops it", "dim")))
+        self._console.print(Text.assemble("  ", (f"curl {shlex.quote(where)}", "bold"), ("    Ctrl-C stops it", "dim")))
 
-    def reloading(self, paths: list[str]) -> None:
+    def reloading(self, paths: Collection[str]) -> None:
         """Files have changed."""
         super().reloading(paths)
         self._begin_live()
@@ -110,7 +116,7 @@ class LiveDisplay(Display):
             return self._spinner
         table = Table.grid(padding=(0, 2))
         for name, deployment in application.deployments.items():
-            table.add_row("  " + name, *_cells(deployment))
+            table.add_row(Text("  " + name), *_cells(deployment))
         return Group(self._spinner, table)
 
 

@@ -2,12 +2,11 @@
 
 import click
 
-from salver import __version__
 from salver.cli.run import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="salver")
+@click.version_option(package_name="salver", prog_name="salver")
 def main() -> None:
     """Serve Python models and business logic over HTTP.
 

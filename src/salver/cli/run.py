@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from salver.api.build import checked_route_prefix
-from salver.api.instance import Declared, Instance
-from salver.cli.display import Display, make_display
+from salver.api.build import checked_app_name, checked_route_prefix
+from salver.api.instance import Declared, Instance, declared
+from salver.cli.display import Display
 from salver.lib.importing import ImportFailed, parse_target
 from salver.lib.tasks import Tasks
 from salver.schema.application import Preload
@@ -23,7 +23,10 @@ from salver.schema.http import HTTPOptions, http_options
 from salver.schema.settings import read_settings
 
 T = TypeVar("T")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+# Python takes a file for unchanged that is edited twice within a second and keeps its size.
+_FRESH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+_MACHINE = ("num_cpus", "num_gpus", "strict_cpus")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Order:
     route_prefix: str | None
     preload: Preload
     http: HTTPOptions
-    resources: Declared
+    machine: Declared
     watch: Path | None
 
 
@@ -87,16 +90,16 @@ def _order(import_path: str, arguments: tuple[str, ...], options: Mapping[str, A
     return Order(
         import_path=import_path,
         arguments=dict(_argument(each) for each in arguments),
-        name=options["name"],
+        name=checked_app_name(options["name"]),
         route_prefix=checked_route_prefix(options["route_prefix"]),
         preload=Preload(
             working_dir=str(working_dir),
             search_path=tuple(dict.fromkeys([target.search_path or str(app_dir), str(app_dir), str(working_dir)])),
             modules=(target.module,),
-            env=runtime_env.get("env_vars", {}),
+            env={**(_FRESH_BYTECODE if options["reload"] else {}), **runtime_env["env_vars"]},
         ),
         http=http_options({"host": host, "port": options["port"]}),
-        resources=Declared(options["num_cpus"], options["num_gpus"], strict_cpus=options["strict_cpus"]),
+        machine=declared({name: options[name] for name in _MACHINE}),
         watch=(Path(target.search_path) if target.search_path else app_dir) if options["reload"] else None,
     )
 
@@ -112,8 +115,8 @@ def _runtime_env(file: str | None, text: str | None) -> dict[str, Any]:
     if text is not None and file is not None:
         raise click.ClickException("Give --runtime-env or --runtime-env-json, not both.")
     where = file or "--runtime-env-json"
-    content = Path(file).read_text(encoding="utf-8") if file is not None else text or "{}"
     try:
+        content = Path(file).read_text(encoding="utf-8") if file is not None else text or "{}"
         value = _parse_yaml(content) if file is not None and not file.endswith(".json") else json.loads(content)
     except ValueError as error:
         raise click.ClickException(f"{where} cannot be read: {error}") from None
@@ -125,8 +128,15 @@ def _runtime_env(file: str | None, text: str | None) -> dict[str, Any]:
                 f"{where} has the key '{key}'; on this machine 'env_vars' and 'working_dir' can be set. "
                 "Install packages into the environment that runs salver."
             )
-    value["env_vars"] = {str(key): str(each) for key, each in (value.get("env_vars") or {}).items()}
-    return value
+    if not isinstance(value.get("working_dir") or "", str):
+        raise click.ClickException(f"{where} has {value['working_dir']!r} for 'working_dir'; expected a path.")
+    return {**value, "env_vars": _env_vars(value.get("env_vars") or {}, where)}
+
+
+def _env_vars(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(each, str | int | float) for each in value.values()):
+        raise click.ClickException(f"{where} has {value!r} for 'env_vars'; expected a mapping of names to texts.")
+    return {str(key): str(each) for key, each in value.items()}
 
 
 def _parse_yaml(content: str) -> Any:
@@ -155,10 +165,9 @@ class _Run:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop_or_hurry)
         order = self._order
-        expose = order.http.host in LOOPBACK
-        with make_display(order.import_path, order.name) as self._display:
+        with _make_display(order.import_path, order.name) as self._display:
             try:
-                launching = Instance.launch(order.http, self._display.report, order.resources, expose_tracebacks=expose)
+                launching = Instance.launch(order.http, self._display.report, order.machine)
                 instance = await self._unless_stopped(launching)
             except SalverError as error:
                 self._display.fail(str(error))
@@ -222,7 +231,7 @@ class _Run:
         from watchfiles import PythonFilter, awatch
 
         async for changes in awatch(self._order.watch, watch_filter=PythonFilter(), stop_event=self._stop):
-            self._display.reloading(sorted(os.path.relpath(path) for _, path in changes))
+            self._display.reloading({path for _, path in changes})
             await self._deploy(instance)
 
     async def _end(self, instance: Instance) -> None:
@@ -243,10 +252,21 @@ class _Run:
         await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if task.done():
-            return task.result()
+            result: T = task.result()
+            return result
         task.cancel()
         await asyncio.wait([task])
         return None
 
     def _stop_or_hurry(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
+
+
+def _make_display(import_path: str, name: str) -> Display:
+    """Return the display that suits standard output."""
+    if not sys.stdout.isatty():
+        return Display(import_path, name)
+    # rich takes a while to import, and pipes need none of it.
+    from salver.cli.live import LiveDisplay
+
+    return LiveDisplay(import_path, name)

@@ -26,9 +26,7 @@ class Checkpoint:
 
     def save(self, wanted: WantedApplication) -> None:
         """Save an application in place of an earlier one of its name."""
-        self._store.put(
-            _PREFIX + wanted.spec.name, msgspec.msgpack.encode(_Saved(wanted.spec, wanted.deployed_at_s))
-        )
+        self._store.put(_PREFIX + wanted.spec.name, msgspec.msgpack.encode(_Saved(wanted.spec, wanted.deployed_at_s)))
 
     def remove(self, name: str) -> None:
         """Forget an application."""

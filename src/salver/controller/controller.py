@@ -1,22 +1,20 @@
 """The controller's office: one method for each message it answers."""
 
 import logging
+from collections.abc import Iterable
 
 from salver.controller.builds import Builds
 from salver.controller.checkpoint import Checkpoint
-from salver.controller.desired import Desired, Wish
+from salver.controller.desired import Wish
 from salver.controller.events import WishChanged
-from salver.controller.executor import Executor
 from salver.controller.launch import preload_for
-from salver.controller.loop import ControlLoop
-from salver.controller.observed import Observed
 from salver.controller.placement import shortage
+from salver.controller.plane import ControlPlane
 from salver.controller.proxies import Proxies
-from salver.controller.publisher import UNKNOWN, Publisher
-from salver.controller.snapshots import Snapshots
+from salver.controller.publisher import UNKNOWN
 from salver.engine.base import Engine, Exit
 from salver.lib.clock import wall_time_s
-from salver.schema.application import ApplicationSpec
+from salver.schema.application import ApplicationSpec, Preload
 from salver.schema.errors import BuildFailed, InvalidOption, ProtocolError, ResourcesUnavailable, SalverError
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
@@ -42,38 +40,36 @@ from salver.schema.messages import (
     TopicValue,
     Unsubscribe,
 )
+from salver.schema.options import ActorOptions
 from salver.schema.status import ApplicationStatus
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.peer import Peer
 
 logger = logging.getLogger(LOGGER_NAME)
 
+IDLE_DRAIN_S = 5.0
+"""Seconds a proxy gets to finish where no application says how long its requests may take."""
+
 
 class Controller:
-    """Answers drivers, builders, proxies and replicas; the wiring is in `processes/controller.py`."""
+    """Answers drivers, builders, proxies and replicas; the wiring is in `processes/controller.py`.
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        desired: Desired,
-        observed: Observed,
-        snapshots: Snapshots,
-        publisher: Publisher,
-        loop: ControlLoop,
-        executor: Executor,
-        checkpoint: Checkpoint,
-        strict_cpus: bool,
-    ) -> None:
+    Args:
+        plane: Fulfils the wishes.
+        checkpoint: A wish is saved there before it is acknowledged.
+        strict_cpus: CPUs are counted, not shared.
+    """
+
+    def __init__(self, engine: Engine, plane: ControlPlane, checkpoint: Checkpoint, *, strict_cpus: bool) -> None:
         self._engine = engine
-        self._desired = desired
-        self._observed = observed
-        self._snapshots = snapshots
-        self._publisher = publisher
-        self._loop = loop
-        self._executor = executor
+        self._plane = plane
+        self._desired = plane.desired
+        self._publisher = plane.publisher
         self._checkpoint = checkpoint
         self._strict_cpus = strict_cpus
+        self._turns: dict[str, int] = {}
+        """How often something was wanted of each application."""
+        self._ending = False
         self._builds: Builds
         self._proxies: Proxies
         engine.on_exit(self._process_exited)
@@ -92,35 +88,27 @@ class Controller:
     async def on_ask(self, peer: Peer, message: Message) -> Message:
         """Answer a question; part of Office."""
         match message:
-            case Deploy():
-                await self._deploy(message.application)
-            case BuildAndDeploy():
-                await self._build(message)
-            case Built() | BuildError():
-                await self._built(peer, message)
-            case Delete():
-                await self._delete(message.name)
-            case Shutdown():
-                await self._shut_down()
             case GetStatus():
                 return StatusReport(self._publisher.status())
             case FindApplication():
                 return self._find(message.name)
+            case Built() | BuildError():
+                await self._built(peer, message)
             case _:
-                raise ProtocolError(f"a controller does not answer {type(message).__name__}")
+                await self._obey(message)
         return Done()
 
     def on_tell(self, peer: Peer, message: Message) -> None:
         """Take note; part of Office."""
         match message:
             case Subscribe():
-                self._snapshots.subscribe(peer, message.topic, self._default(message.topic))
+                self._plane.snapshots.subscribe(peer, message.topic, self._unpublished(message.topic))
             case Unsubscribe():
-                self._snapshots.unsubscribe(peer, message.topic)
+                self._plane.snapshots.unsubscribe(peer, message.topic)
             case ReplicaReady():
-                self._executor.replica_ready(message, peer)
+                self._plane.executor.replica_ready(message, peer)
             case ReplicaFailed():
-                self._executor.replica_failed(message)
+                self._plane.executor.replica_failed(message)
             case ProxyReady():
                 self._proxies.ready(peer)
             case _:
@@ -128,73 +116,110 @@ class Controller:
 
     def on_gone(self, peer: Peer) -> None:
         """Forget a peer; its process's exit, if it exited, is the engine's to tell; part of Office."""
-        self._snapshots.forget(peer)
+        self._plane.snapshots.forget(peer)
+
+    # Verbs
+
+    async def _obey(self, message: Message) -> None:
+        match message:
+            case Deploy():
+                await self._deploy(message.application)
+            case BuildAndDeploy():
+                await self._build(message)
+            case Delete():
+                await self._delete([message.name])
+            case Shutdown():
+                await self._shut_down()
+            case _:
+                raise ProtocolError(f"a controller does not answer {type(message).__name__}")
 
     async def _deploy(self, spec: ApplicationSpec) -> None:
+        turn = self._take_turn(spec.name)
         await self._check_resources(spec)
-        old = self._desired.applications.get(spec.name)
-        touched = self._desired.deploy(spec, wall_time_s())
-        self._checkpoint.save(self._desired.applications[spec.name])
-        self._publisher.build_changed(spec.name, None, "", 0.0)
-        self._publisher.wish_changed(touched)
-        for deployment in touched:
-            wish = self._desired.wish_for(deployment)
-            self._loop.feed(WishChanged(deployment, None if wish is None else wish.version))
-        for warning in spec.warnings:
-            logger.warning("%s: %s", spec.name, warning)
-        if old is not None:
-            await self._release(old.spec)
+        if self._turns[spec.name] != turn:
+            raise SalverError(f"Application '{spec.name}' was deployed anew or deleted while it was being deployed.")
+        self._builds.abandon(spec.name)
+        await self._want(spec)
 
     async def _build(self, order: BuildAndDeploy) -> None:
         if not order.name:
             raise InvalidOption("Application name must a non-empty string.")
         self._desired.check_prefix(order.name, order.route_prefix)
+        builder = self._builds.builder_for(order)
+        self._take_turn(order.name)
         self._publisher.build_changed(order.name, ApplicationStatus.DEPLOYING, "", wall_time_s())
         try:
-            await self._builds.start(order)
+            await self._builds.start(order.name, builder, self._variants(order.preload))
         except BuildFailed as error:
-            self.build_failed(order.name, str(error))
+            if self._builds.stands(builder.name):
+                self._builds.finished(builder.name)
+                self.build_failed(order.name, str(error))
             raise
 
     async def _built(self, builder: Peer, message: Built | BuildError) -> None:
-        if self._builds.finished(builder.other_name) is None:
-            return  # A later build of the same application has overtaken it.
-        if isinstance(message, BuildError):
-            self.build_failed(message.name, message.reason)
-            return
+        process = builder.other_name
         try:
-            await self._deploy(message.application)
+            if isinstance(message, BuildError):
+                raise BuildFailed(message.reason)
+            await self._check_resources(message.application)
+            if self._builds.stands(process):
+                await self._want(message.application)
         except SalverError as error:
-            self.build_failed(message.name, str(error))
+            if self._builds.stands(process):
+                self.build_failed(message.name, str(error))
+        finally:
+            self._builds.finished(process)
 
-    async def _delete(self, name: str) -> None:
-        self._builds.abandon(name)
-        wanted = self._desired.applications.get(name)
-        touched = self._desired.delete(name)
-        self._checkpoint.remove(name)
-        self._publisher.build_changed(name, None, "", 0.0)
-        self._publisher.wish_changed(touched)
-        for deployment in touched:
-            self._loop.feed(WishChanged(deployment, None))
-        while any(deployment in self._observed.deployments for deployment in touched):
-            await self._loop.until_changed()
-        if wanted is not None:
-            await self._release(wanted.spec)
+    async def _delete(self, names: Iterable[str]) -> None:
+        released, touched = [], set()
+        for name in names:
+            self._take_turn(name, must_go=True)
+            self._builds.abandon(name)
+            wanted = self._desired.applications.get(name)
+            released += [wanted.spec] if wanted is not None else []
+            touched |= self._desired.delete(name)
+            touched |= {each for each in self._plane.observed.deployments if each.app_name == name}
+            self._checkpoint.remove(name)
+            self._publisher.build_over(name)
+        self._wish_changed(touched)
+        while any(self._is_going(each) for each in touched):
+            await self._plane.loop.until_changed()
+        for spec in released:
+            await self._release(spec)
 
     async def _shut_down(self) -> None:
-        # Not longer than any replica may take: a request that never ends must not keep the instance alive.
-        patience_s = max((each.spec.options.graceful_shutdown_timeout_s for each in self._desired.wishes()), default=0)
-        await self._proxies.drain(patience_s)
-        for name in list(self._desired.applications):
-            await self._delete(name)
+        self._ending = True
+        limits = [wish.spec.options.graceful_shutdown_timeout_s for wish in self._desired.wishes()]
+        # Callers first: what they wait for must be there until they are done.
+        await self._proxies.drain(max(limits, default=IDLE_DRAIN_S))
+        await self._delete({*self._desired.applications, *self._turns})
 
-    async def _release(self, spec: ApplicationSpec) -> None:
-        """Let the zygotes of an application go that no other application shares."""
-        kept = {repr(_preload(wish)) for wish in self._desired.wishes()}
-        for deployment in spec.deployments:
-            preload = preload_for(spec.preload, deployment.options.ray_actor_options)
-            if repr(preload) not in kept:
-                await self._engine.release(preload)
+    def _take_turn(self, name: str, *, must_go: bool = False) -> int:
+        if self._ending and not must_go:
+            raise SalverError("This instance is shutting down.")
+        turn = self._turns[name] = self._turns.get(name, 0) + 1
+        return turn
+
+    async def _want(self, spec: ApplicationSpec) -> None:
+        old = self._desired.applications.get(spec.name)
+        touched = self._desired.deploy(spec, wall_time_s())
+        self._checkpoint.save(self._desired.applications[spec.name])
+        self._wish_changed(touched)
+        self._publisher.build_over(spec.name)
+        for warning in spec.warnings:
+            logger.warning("%s: %s", spec.name, warning)
+        if old is not None:
+            await self._release(old.spec)
+
+    def _wish_changed(self, touched: set[DeploymentID]) -> None:
+        self._publisher.wish_changed(touched)
+        for deployment in touched:
+            wish = self._desired.wish_for(deployment)
+            self._plane.loop.feed(WishChanged(deployment, None if wish is None else wish.version))
+
+    def _is_going(self, deployment: DeploymentID) -> bool:
+        """Say whether a deployment is still there although nobody wants it."""
+        return deployment in self._plane.observed.deployments and self._desired.wish_for(deployment) is None
 
     async def _check_resources(self, spec: ApplicationSpec) -> None:
         if self._engine.grows:
@@ -206,14 +231,32 @@ class Controller:
         if short is not None:
             raise ResourcesUnavailable(short)
 
+    def _variants(self, preload: Preload) -> list[Preload]:
+        """Return the preloads of all replicas whose code is that of a preload; their environments may differ."""
+        variants = [preload_for(preload, ActorOptions())]
+        for wish in self._desired.wishes():
+            variant = _preload(wish)
+            if wish.application.preload == preload and variant not in variants:
+                variants.append(variant)
+        return variants
+
+    async def _release(self, spec: ApplicationSpec) -> None:
+        """Let the zygotes of an application go that no other application shares."""
+        kept = [_preload(wish) for wish in self._desired.wishes()]
+        for deployment in spec.deployments:
+            preload = preload_for(spec.preload, deployment.options.ray_actor_options)
+            if preload not in kept:
+                await self._engine.release(preload)
+
     def _find(self, name: str) -> ApplicationFound:
         wanted = self._desired.applications.get(name)
         if wanted is None:
             return ApplicationFound(None)
         names = tuple(each.name for each in wanted.spec.deployments)
-        return ApplicationFound(DeploymentID(wanted.spec.ingress, name), names)
+        return ApplicationFound(wanted.spec.deployment_id(wanted.spec.ingress), names)
 
-    def _default(self, topic: str) -> TopicValue:
+    def _unpublished(self, topic: str) -> TopicValue:
+        """Return the value of a topic that is published only where somebody looks, or not at all."""
         if topic == ROUTES_TOPIC:
             return self._desired.routes()
         if topic == STATUS_TOPIC:
@@ -221,11 +264,10 @@ class Controller:
         return UNKNOWN
 
     def _process_exited(self, exit_: Exit) -> None:
-        if not self._executor.process_exited(exit_):
+        if not self._plane.executor.process_exited(exit_):
             self._builds.process_exited(exit_)
             self._proxies.process_exited(exit_)
 
 
-def _preload(wish: Wish) -> object:
+def _preload(wish: Wish) -> Preload:
     return preload_for(wish.application.preload, wish.spec.options.ray_actor_options)
-

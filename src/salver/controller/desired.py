@@ -76,8 +76,10 @@ class Desired:
         Raises:
             SalverError: It is taken.
         """
+        if route_prefix is None:
+            return
         for other, wanted in self.applications.items():
-            if route_prefix is not None and other != name and wanted.spec.route_prefix == route_prefix:
+            if other != name and wanted.spec.route_prefix == route_prefix:
                 raise SalverError(
                     f'Prefix {route_prefix} is being used by application "{other}". '
                     f'Failed to deploy application "{name}".'

@@ -1,5 +1,6 @@
 """What happened. Only these change `observed`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from salver.schema.ids import DeploymentID, ReplicaID
@@ -7,7 +8,7 @@ from salver.schema.ids import DeploymentID, ReplicaID
 
 @dataclass(frozen=True)
 class WishChanged:
-    """A deployment is wanted in another way, or no longer."""
+    """A deployment is wanted in another way, or no longer (version None)."""
 
     deployment: DeploymentID
     version: str | None
@@ -20,6 +21,7 @@ class ReplicaLaunched:
     replica: ReplicaID
     version: str
     drain_timeout_s: float
+    resources: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class NoRoomForReplica:
 
 @dataclass(frozen=True)
 class ReplicaStartFailed:
-    """The replica could not be started, or its constructor raised; the reason holds the user's traceback."""
+    """The replica could not be started, or its constructor raised; its process's exit is on its way."""
 
     replica: ReplicaID
     reason: str
@@ -85,7 +87,7 @@ class ReplicaDrained:
 
 @dataclass(frozen=True)
 class ReplicaExited:
-    """The replica's process is gone."""
+    """The replica's process is gone, or was never there."""
 
     replica: ReplicaID
     how: str
@@ -96,9 +98,8 @@ class ResourcesFreed:
     """Some process somewhere ended, so that waiting replicas may find room."""
 
 
-Event = (
-    WishChanged
-    | ReplicaLaunched
+ReplicaEvent = (
+    ReplicaLaunched
     | ReplicaPlaced
     | NoRoomForReplica
     | ReplicaStartFailed
@@ -108,5 +109,6 @@ Event = (
     | KillSent
     | ReplicaDrained
     | ReplicaExited
-    | ResourcesFreed
 )
+
+Event = WishChanged | ResourcesFreed | ReplicaEvent

@@ -1,5 +1,6 @@
 """Performs commands against the engine and the replicas, and turns what happens into events."""
 
+import contextlib
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -20,9 +21,9 @@ from salver.controller.events import (
     StopBegan,
 )
 from salver.controller.launch import process_name, replica_process
-from salver.engine.base import Engine, Exit
+from salver.engine.base import Engine, Exit, ProcessSpec
 from salver.lib.tasks import Tasks
-from salver.schema.errors import Disconnected, ResourcesUnavailable, SalverError, StartFailed
+from salver.schema.errors import ResourcesUnavailable, SalverError, StartFailed
 from salver.schema.ids import ReplicaID
 from salver.schema.messages import Done, Drain, ReplicaFailed, ReplicaReady
 from salver.transport.peer import Peer
@@ -55,7 +56,9 @@ class Executor:
         self._tasks = tasks
         self._by_process: dict[str, ReplicaID] = {}
         self._peers: dict[ReplicaID, Peer] = {}
-        self._failed: set[ReplicaID] = set()
+        self._unwanted: dict[str, bool] = {}
+        """Processes that were signalled, and whether killed: some of them may only be on their way into the world."""
+        self._exits = 0
 
     def perform(self, command: Command) -> None:
         """Begin a command; what it leads to arrives as events, the first one before this returns."""
@@ -74,64 +77,88 @@ class Executor:
 
     def replica_ready(self, message: ReplicaReady, peer: Peer) -> None:
         """A replica reports ready."""
-        self._peers[message.replica] = peer
-        self._on_event(ReplicaReadied(message.replica, message.address))
+        if process_name(message.replica) in self._by_process:
+            self._peers[message.replica] = peer
+            self._on_event(ReplicaReadied(message.replica, message.address))
 
     def replica_failed(self, message: ReplicaFailed) -> None:
         """A replica's user code raised while it was constructed."""
-        self._on_event(ReplicaStartFailed(message.replica, message.traceback))
-        self._signal(message.replica, kill=False)
+        if process_name(message.replica) in self._by_process:
+            self._on_event(ReplicaStartFailed(message.replica, message.traceback))
+            self._signal(message.replica, kill=False)
 
     def process_exited(self, exit_: Exit) -> bool:
         """A process ended; say whether it was a replica's."""
-        replica = self._by_process.pop(exit_.name, None)
-        if replica is None:
-            return False
-        self._peers.pop(replica, None)
         output = f"\n{exit_.last_output}" if exit_.last_output else ""
-        self._on_event(ReplicaExited(replica, f"{exit_}{output}"))
-        self._on_event(ResourcesFreed())
-        return True
+        return self._gone(exit_.name, f"{exit_}{output}")
 
     def _start(self, wish: Wish) -> None:
-        replica = ReplicaID(uuid4().hex[:8], wish.id)
-        self._by_process[process_name(replica)] = replica
-        self._on_event(ReplicaLaunched(replica, wish.version, wish.spec.options.graceful_shutdown_timeout_s))
-        self._tasks.start(self._launch(wish, replica), name=f"start {replica}")
-
-    async def _launch(self, wish: Wish, replica: ReplicaID) -> None:
+        replica = self._new_replica(wish)
         process = replica_process(
             wish,
             replica,
             controller_address=self._controller_address,
             expose_tracebacks=self._expose_tracebacks,
         )
+        self._by_process[process.name] = replica
+        timeout_s = wish.spec.options.graceful_shutdown_timeout_s
+        self._on_event(ReplicaLaunched(replica, wish.version, timeout_s, process.resources))
+        self._tasks.start(self._launch(process, replica), name=f"start {replica}")
+
+    def _new_replica(self, wish: Wish) -> ReplicaID:
+        while True:
+            replica = ReplicaID(uuid4().hex[:8], wish.id)
+            if process_name(replica) not in self._by_process:
+                return replica
+
+    async def _launch(self, process: ProcessSpec, replica: ReplicaID) -> None:
+        exits = self._exits
         try:
             started = await self._engine.start(process)
         except ResourcesUnavailable as error:
-            self._by_process.pop(process.name, None)
+            self._forget(process.name)
             self._on_event(NoRoomForReplica(replica, str(error)))
+            if self._exits != exits:
+                # What made room while the refusal was on its way was told before there was anybody to be told.
+                self._on_event(ResourcesFreed())
         except StartFailed as error:
-            self._by_process.pop(process.name, None)
             self._on_event(ReplicaStartFailed(replica, str(error)))
-            self._on_event(ReplicaExited(replica, str(error)))
+            self._gone(process.name, str(error))
         else:
             self._on_event(ReplicaPlaced(replica, started.node_id, started.pid))
+            if process.name in self._unwanted:
+                await self._send_signal(process.name, kill=self._unwanted[process.name])
+
+    def _gone(self, process: str, how: str) -> bool:
+        self._exits += 1
+        replica = self._forget(process)
+        if replica is not None:
+            self._on_event(ReplicaExited(replica, how))
+            self._on_event(ResourcesFreed())
+        return replica is not None
+
+    def _forget(self, process: str) -> ReplicaID | None:
+        self._unwanted.pop(process, None)
+        replica = self._by_process.pop(process, None)
+        if replica is not None:
+            self._peers.pop(replica, None)
+        return replica
 
     async def _drain(self, replica: ReplicaID) -> None:
         peer = self._peers.get(replica)
         if peer is not None:
-            try:
+            # One that cannot answer is gone, or has nothing to finish.
+            with contextlib.suppress(SalverError):
                 await peer.ask(Drain(), Done)
-            except Disconnected:
-                pass  # Gone already: its exit is the next event.
         self._on_event(ReplicaDrained(replica))
 
     def _signal(self, replica: ReplicaID, *, kill: bool) -> None:
-        self._tasks.start(self._send_signal(replica, kill=kill), name=f"signal {replica}")
+        process = process_name(replica)
+        if process in self._by_process:
+            self._unwanted[process] = kill or self._unwanted.get(process, False)
+            self._tasks.start(self._send_signal(process, kill=kill), name=f"signal {replica}")
 
-    async def _send_signal(self, replica: ReplicaID, *, kill: bool) -> None:
-        try:
-            await self._engine.signal(process_name(replica), kill=kill)
-        except SalverError:
-            return  # The engine is gone, and its processes with it.
+    async def _send_signal(self, process: str, *, kill: bool) -> None:
+        # Without an engine there is nobody to signal: its processes ended with it.
+        with contextlib.suppress(SalverError):
+            await self._engine.signal(process, kill=kill)

@@ -25,6 +25,7 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         code=spec.code,
         arguments=spec.arguments,
         max_ongoing_requests=spec.options.max_ongoing_requests,
+        num_cpus=spec.options.ray_actor_options.num_cpus,
         user_config=spec.options.user_config,
         is_ingress=wish.is_ingress,
         route_prefix=application.route_prefix,
@@ -51,6 +52,7 @@ def preload_for(preload: Preload, options: ActorOptions) -> Preload:
 
     Numeric libraries read their number of threads when they are imported, so it is part of the preload.
     """
-    given: dict[str, str] = options.runtime_env.get("env_vars", {})
+    given = options.runtime_env.get("env_vars") or {}
     threads = {THREADS_VARIABLE: str(max(1, ceil(options.num_cpus)))}
-    return msgspec.structs.replace(preload, env={**threads, **preload.env, **given})
+    texts = {str(name): str(value) for name, value in given.items()}
+    return msgspec.structs.replace(preload, env={**threads, **preload.env, **texts})

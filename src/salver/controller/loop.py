@@ -29,6 +29,7 @@ class ControlLoop:
     Args:
         publisher: Told which deployments changed.
         clock: Time for decisions and deadlines.
+        tasks: Owns the alarm for the next deadline.
     """
 
     def __init__(self, desired: Desired, observed: Observed, publisher: Publisher, clock: Clock, tasks: Tasks) -> None:
@@ -41,6 +42,7 @@ class ControlLoop:
         self._events: deque[Event] = deque()
         self._due: list[tuple[float, DeploymentID]] = []
         self._next_look: dict[DeploymentID, float] = {}
+        """Other entries of `_due` are out of date."""
         self._wake = asyncio.Event()
         self._watchers: list[asyncio.Event] = []
 
@@ -85,7 +87,9 @@ class ControlLoop:
 
     def _decide(self, deployment: DeploymentID, now: float) -> list[Command]:
         plan = reconcile(self._desired.wish_for(deployment), self._observed.view(deployment), now)
-        if plan.look_again_at is not None and self._next_look.get(deployment) != plan.look_again_at:
+        if plan.look_again_at is None:
+            self._next_look.pop(deployment, None)
+        elif self._next_look.get(deployment) != plan.look_again_at:
             self._next_look[deployment] = plan.look_again_at
             heapq.heappush(self._due, (plan.look_again_at, deployment))
         return plan.commands
@@ -101,7 +105,7 @@ class ControlLoop:
             when, deployment = heapq.heappop(self._due)
             if self._next_look.get(deployment) == when:
                 del self._next_look[deployment]
-            due.add(deployment)
+                due.add(deployment)
         return due
 
     async def _next_reason(self) -> None:

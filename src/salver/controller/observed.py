@@ -1,6 +1,7 @@
 """What is: replicas and how their deployments fare. `apply` is the only thing that changes it. Pure."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from salver.controller.events import (
@@ -9,6 +10,7 @@ from salver.controller.events import (
     KillSent,
     NoRoomForReplica,
     ReplicaDrained,
+    ReplicaEvent,
     ReplicaExited,
     ReplicaLaunched,
     ReplicaPlaced,
@@ -18,7 +20,7 @@ from salver.controller.events import (
     StopBegan,
     WishChanged,
 )
-from salver.controller.lifecycle import SHOWN_AS, Stage, Step, after
+from salver.controller.lifecycle import SHOWN_AS, Stage, Step, after, killed_at
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.status import ReplicaState
 
@@ -27,6 +29,8 @@ QUICK_DEATH_S = 5.0
 MAX_RESTART_DELAY_S = 10.0
 FIRST_RESTART_DELAY_S = 0.1
 
+_STEPS = {DrainBegan: Step.DRAIN, StopBegan: Step.STOP, KillSent: Step.KILL}
+
 
 @dataclass(frozen=True)
 class Replica:
@@ -34,6 +38,8 @@ class Replica:
 
     Attributes:
         since: When it came to its stage.
+        resources: What it holds, by name.
+        kill_at: When it is killed unless it is gone by then; None while it need not go.
         address: Where it answers; "" until it is ready.
         drained: It has nothing left to do.
     """
@@ -43,16 +49,12 @@ class Replica:
     stage: Stage
     since: float
     drain_timeout_s: float
-    placed: bool = False
+    resources: Mapping[str, float]
+    kill_at: float | None = None
     node_id: str = ""
     pid: int = 0
     address: str = ""
     drained: bool = False
-
-    @property
-    def is_live(self) -> bool:
-        """Say whether it serves, or is about to."""
-        return self.stage in (Stage.STARTING, Stage.RUNNING)
 
 
 @dataclass
@@ -60,25 +62,30 @@ class View:
     """One deployment as it is.
 
     Attributes:
-        version: The version wanted now; the counts below are about it.
+        version: The version wanted now; all below but the replicas is about it.
         failures: Failed starts in a row.
-        last_failure: Why the last one failed, with the user's traceback.
-        has_run: A replica of this version was ready once.
-        no_room: Why a replica could not be placed, or None.
         crashes: Quick deaths in a row of replicas that had been ready.
+        has_run: A replica was ready once.
+        has_died: A running replica died, and none has become ready since.
+        last_failure: Why the last one failed or died, with the user's traceback or its last output.
         restart_at: No new replica before this time.
+        no_room: Why a replica could not be placed, or None.
+        no_room_since: When that began; None once a replica was placed.
+        made_room: What old replicas gave up for new ones since one was last placed, by name of resource.
     """
 
     id: DeploymentID
     replicas: dict[ReplicaID, Replica] = field(default_factory=dict)
     version: str | None = None
     failures: int = 0
-    last_failure: str = ""
-    has_run: bool = False
-    no_room: str | None = None
-    no_room_since: float = 0.0
     crashes: int = 0
+    has_run: bool = False
+    has_died: bool = False
+    last_failure: str = ""
     restart_at: float = 0.0
+    no_room: str | None = None
+    no_room_since: float | None = None
+    made_room: dict[str, float] = field(default_factory=dict)
 
     def in_stage(self, *stages: Stage, version: str | None = None) -> list[Replica]:
         """Return the replicas in given stages, of one version or of all."""
@@ -92,135 +99,149 @@ class View:
         """Return how many replicas are in each state, as users see states."""
         return dict(Counter(SHOWN_AS[each.stage] for each in self.replicas.values()))
 
+    def launched(self, event: ReplicaLaunched, now: float) -> None:
+        """Take in a replica whose process was ordered."""
+        self.replicas[event.replica] = Replica(
+            event.replica, event.version, Stage.STARTING, now, event.drain_timeout_s, event.resources
+        )
+
+    def apply(self, event: ReplicaEvent, replica: Replica, now: float) -> None:
+        """Take note of what happened to a replica."""
+        match event:
+            case ReplicaPlaced():
+                self._placed(event, replica)
+            case NoRoomForReplica():
+                self._refused(event, replica, now)
+            case ReplicaStartFailed():
+                self._start_failed(event, replica, now)
+            case ReplicaReadied():
+                self._readied(event, replica, now)
+            case DrainBegan() | StopBegan() | KillSent():
+                self._told(_STEPS[type(event)], replica, now)
+            case ReplicaDrained():
+                self.replicas[replica.id] = replace(replica, drained=True)
+            case ReplicaExited():
+                self._exited(event, replica, now)
+
+    def _placed(self, event: ReplicaPlaced, replica: Replica) -> None:
+        self.replicas[replica.id] = replace(replica, node_id=event.node_id, pid=event.pid)
+        if replica.version == self.version:
+            self.made_room.clear()
+            if self.no_room is None:
+                self.no_room_since = None
+
+    def _refused(self, event: NoRoomForReplica, replica: Replica, now: float) -> None:
+        del self.replicas[replica.id]
+        if replica.version == self.version:
+            self.no_room = event.reason
+            self.no_room_since = now if self.no_room_since is None else self.no_room_since
+
+    def _start_failed(self, event: ReplicaStartFailed, replica: Replica, now: float) -> None:
+        if self._step(replica, Step.FAIL, now) is not None:
+            self._count_failure(replica, event.reason, now)
+
+    def _readied(self, event: ReplicaReadied, replica: Replica, now: float) -> None:
+        running = self._step(replica, Step.READY, now)
+        if running is None:
+            return
+        self.replicas[replica.id] = replace(running, address=event.address)
+        if replica.version == self.version:
+            self.has_run, self.has_died = True, False
+            self.failures, self.last_failure = 0, ""
+
+    def _told(self, step: Step, replica: Replica, now: float) -> None:
+        if self._step(replica, step, now) is not None and step is Step.DRAIN and replica.version != self.version:
+            for name, amount in replica.resources.items():
+                self.made_room[name] = self.made_room.get(name, 0.0) + amount
+
+    def _exited(self, event: ReplicaExited, replica: Replica, now: float) -> None:
+        del self.replicas[replica.id]
+        if replica.stage is Stage.STARTING:
+            self._count_failure(replica, event.how, now)
+        elif replica.stage is Stage.RUNNING and replica.version == self.version:
+            self.has_died, self.last_failure = True, event.how
+            self.crashes = self.crashes + 1 if now - replica.since < QUICK_DEATH_S else 0
+            self.restart_at = now + restart_delay_s(self.crashes)
+
+    def _count_failure(self, replica: Replica, reason: str, now: float) -> None:
+        if replica.version != self.version:
+            return
+        self.failures += 1
+        self.last_failure = reason
+        if self.has_run:
+            # These are tried again for ever.
+            self.restart_at = now + restart_delay_s(self.failures)
+
+    def _step(self, replica: Replica, step: Step, now: float) -> Replica | None:
+        stage = after(replica.stage, step)
+        if stage is None:
+            return None
+        kill_at = killed_at(stage, now, replica.drain_timeout_s, replica.kill_at)
+        moved = self.replicas[replica.id] = replace(replica, stage=stage, since=now, kill_at=kill_at)
+        return moved
+
 
 class Observed:
     """All that is known of this instance's deployments."""
 
     def __init__(self) -> None:
         self.deployments: dict[DeploymentID, View] = {}
+        self._waiting: set[DeploymentID] = set()
 
     def view(self, deployment: DeploymentID) -> View:
-        """Return what is known of a deployment; nothing, for a new one."""
-        view = self.deployments.get(deployment)
-        if view is None:
-            view = self.deployments[deployment] = View(deployment)
-        return view
+        """Return what is known of a deployment; nothing, for an unknown one."""
+        return self.deployments.get(deployment) or View(deployment)
 
     def replica(self, replica: ReplicaID) -> Replica | None:
         """Return a replica, or None for one that is gone."""
-        view = self.deployments.get(replica.deployment_id)
-        return None if view is None else view.replicas.get(replica)
+        return self.view(replica.deployment_id).replicas.get(replica)
 
     def forget(self, deployment: DeploymentID) -> None:
-        """Drop a deployment that nobody wants and that has no replica left."""
-        view = self.deployments.get(deployment)
-        if view is not None and not view.replicas:
-            del self.deployments[deployment]
+        """Drop a deployment that nobody wants, if it has no replica left."""
+        if not self.view(deployment).replicas:
+            self.deployments.pop(deployment, None)
+            self._waiting.discard(deployment)
 
     def apply(self, event: Event, now: float) -> set[DeploymentID]:
         """Take note of an event; return the deployments that must be looked at."""
         match event:
             case WishChanged():
-                return self._wish_changed(event)
+                self._wish_changed(event)
+                return {event.deployment}
             case ResourcesFreed():
                 return self._resources_freed()
+            case ReplicaLaunched():
+                self.deployments.setdefault(event.replica.deployment_id, View(event.replica.deployment_id))
+                self.deployments[event.replica.deployment_id].launched(event, now)
             case _:
-                self._apply_to_replica(event, now)
-                return {event.replica.deployment_id}
+                self._happened(event, now)
+        return {event.replica.deployment_id}
 
-    def _wish_changed(self, event: WishChanged) -> set[DeploymentID]:
+    def _wish_changed(self, event: WishChanged) -> None:
         view = self.view(event.deployment)
         if view.version != event.version:
             self.deployments[event.deployment] = View(view.id, view.replicas, event.version)
-        return {event.deployment}
 
     def _resources_freed(self) -> set[DeploymentID]:
-        waiting = [view for view in self.deployments.values() if view.no_room is not None]
-        for view in waiting:
-            view.no_room = None
-        return {view.id for view in waiting}
+        waiting, self._waiting = self._waiting, set()
+        for deployment in waiting:
+            self.view(deployment).no_room = None
+        return waiting
 
-    def _apply_to_replica(self, event: Event, now: float) -> None:
-        assert not isinstance(event, WishChanged | ResourcesFreed)
-        view = self.view(event.replica.deployment_id)
-        match event:
-            case ReplicaLaunched():
-                view.replicas[event.replica] = Replica(
-                    event.replica, event.version, Stage.STARTING, now, event.drain_timeout_s
-                )
-            case ReplicaPlaced():
-                self._change(view, event.replica, placed=True, node_id=event.node_id, pid=event.pid)
-            case NoRoomForReplica():
-                view.replicas.pop(event.replica, None)
-                view.no_room, view.no_room_since = event.reason, view.no_room_since or now
-            case ReplicaStartFailed():
-                self._start_failed(view, event, now)
-            case ReplicaReadied():
-                self._readied(view, event, now)
-            case DrainBegan():
-                self._step(view, event.replica, Step.DRAIN, now)
-            case StopBegan():
-                self._step(view, event.replica, Step.STOP, now)
-            case KillSent():
-                self._step(view, event.replica, Step.KILL, now)
-            case ReplicaDrained():
-                self._change(view, event.replica, drained=True)
-            case ReplicaExited():
-                self._exited(view, event, now)
-
-    def _start_failed(self, view: View, event: ReplicaStartFailed, now: float) -> None:
+    def _happened(self, event: ReplicaEvent, now: float) -> None:
+        deployment = event.replica.deployment_id
+        view = self.view(deployment)
         replica = view.replicas.get(event.replica)
-        if replica is None or replica.stage is not Stage.STARTING:
-            return
-        if replica.placed:
-            self._step(view, replica.id, Step.FAIL, now)
-        else:
-            del view.replicas[replica.id]
-        self._count_failure(view, replica, event.reason)
-
-    def _readied(self, view: View, event: ReplicaReadied, now: float) -> None:
-        replica = view.replicas.get(event.replica)
-        if replica is None or not self._step(view, replica.id, Step.READY, now):
-            return
-        self._change(view, replica.id, address=event.address)
-        if replica.version == view.version:
-            view.has_run = True
-            view.failures, view.last_failure = 0, ""
-            view.no_room, view.no_room_since = None, 0.0
-
-    def _exited(self, view: View, event: ReplicaExited, now: float) -> None:
-        replica = view.replicas.pop(event.replica, None)
         if replica is None:
             return
-        if replica.stage is Stage.STARTING:
-            self._count_failure(view, replica, event.how)
-        elif replica.stage is Stage.RUNNING and replica.version == view.version:
-            view.last_failure = event.how
-            view.crashes = view.crashes + 1 if now - replica.since < QUICK_DEATH_S else 0
-            view.restart_at = now + restart_delay_s(view.crashes)
-
-    def _count_failure(self, view: View, replica: Replica, reason: str) -> None:
-        if replica.version == view.version:
-            view.failures += 1
-            view.last_failure = reason
-
-    def _step(self, view: View, replica_id: ReplicaID, step: Step, now: float) -> bool:
-        replica = view.replicas.get(replica_id)
-        stage = None if replica is None else after(replica.stage, step)
-        if replica is None or stage is None:
-            return False
-        view.replicas[replica_id] = replace(replica, stage=stage, since=now)
-        return True
-
-    def _change(self, view: View, replica_id: ReplicaID, **changes: object) -> None:
-        replica = view.replicas.get(replica_id)
-        if replica is not None:
-            view.replicas[replica_id] = replace(replica, **changes)  # type: ignore[arg-type]
+        view.apply(event, replica, now)
+        if view.no_room is not None:
+            self._waiting.add(deployment)
 
 
-def restart_delay_s(crashes: int) -> float:
-    """Return how long to wait before a replica that crashed is replaced: nothing the first time, then doubling."""
-    if crashes <= 1:
+def restart_delay_s(deaths: int) -> float:
+    """Return how long to wait before a replica that died is replaced: nothing the first time, then doubling."""
+    if deaths <= 1:
         return 0.0
-    delay: float = FIRST_RESTART_DELAY_S * 2 ** min(crashes - 2, 20)
+    delay: float = FIRST_RESTART_DELAY_S * 2 ** min(deaths - 2, 20)
     return min(MAX_RESTART_DELAY_S, delay)

@@ -1,6 +1,6 @@
 """Whether what is asked can ever fit. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from salver.controller.desired import Wish
 from salver.schema.messages import NodeReport
@@ -9,6 +9,9 @@ from salver.schema.options import ActorOptions
 CPU = "CPU"
 GPU = "GPU"
 MEMORY = "memory"
+
+# Sums of decimal fractions like 0.1 must compare as people mean them.
+_PRECISION = 4
 
 
 def resources_of(options: ActorOptions) -> dict[str, float]:
@@ -22,27 +25,28 @@ def shortage(wishes: Iterable[Wish], nodes: Sequence[NodeReport], *, strict_cpus
 
     Only what stays impossible when everything else is idle counts: what others use now may become free.
     """
-    total: dict[str, float] = {}
-    for node in nodes:
-        for name, amount in node.total.items():
-            total[name] = total.get(name, 0.0) + amount
     asked: dict[str, float] = {}
     for wish in wishes:
-        needed = resources_of(wish.spec.options.ray_actor_options)
-        for name, amount in needed.items():
+        for name, amount in resources_of(wish.spec.options.ray_actor_options).items():
             if name == CPU and not strict_cpus:
                 continue
-            asked[name] = asked.get(name, 0.0) + amount * wish.replicas
-            if asked[name] > total.get(name, 0.0):
-                return _sentence(wish, name, amount, asked[name], total)
+            asked[name] = round(asked.get(name, 0.0) + amount * wish.replicas, _PRECISION)
+            on_each = [node.total.get(name, 0.0) for node in nodes]
+            if asked[name] > sum(on_each):
+                have = "there is" if sum(on_each) == 1 else "there are"
+                return _sentence(
+                    wish, name, f"{asked[name]:g} {name} in all with what comes before it, and {have}", sum(on_each)
+                )
+            if wish.replicas and amount > max(on_each, default=0.0):
+                return _sentence(wish, name, "each on one node, and the largest has", max(on_each, default=0.0))
     return None
 
 
-def _sentence(wish: Wish, name: str, amount: float, asked: float, total: Mapping[str, float]) -> str:
-    have = f"{total.get(name, 0.0):g}"
+def _sentence(wish: Wish, name: str, problem: str, have: float) -> str:
+    amount = resources_of(wish.spec.options.ray_actor_options)[name]
     each = f"{wish.replicas} replica{'s' if wish.replicas != 1 else ''} × {amount:g} {name}"
     hint = " Declare more with --num-gpus if they exist." if name == GPU else ""
     return (
-        f"Deployment '{wish.spec.name}' asks for {each}, {asked:g} {name} in all with what comes before it, "
-        f"and there {'is' if have == '1' else 'are'} {have}. Lower num_replicas or ray_actor_options.{hint}"
+        f"Deployment '{wish.spec.name}' asks for {each}, {problem} {have:g}. "
+        f"Lower num_replicas or ray_actor_options.{hint}"
     )

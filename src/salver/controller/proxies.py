@@ -1,117 +1,144 @@
-"""The proxy of each node: started, and started again when it dies."""
+"""The proxy of each listening socket: started, and started again when it dies."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import count
 
 import msgspec
 
-from salver.controller.observed import restart_delay_s
+from salver.controller.observed import QUICK_DEATH_S, restart_delay_s
 from salver.engine.base import Engine, Exit, ProcessSpec
 from salver.lib.clock import Clock
 from salver.lib.tasks import Tasks
 from salver.schema.errors import SalverError
-from salver.schema.http import HTTPOptions
 from salver.schema.messages import Done, Drain
 from salver.schema.process_payloads import ProxyPayload
 from salver.schema.status import ProxyStatus
+from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.peer import Peer
 
 PROXY_ENTRY = "salver.processes.proxy:main"
 
 OnStatus = Callable[[str, ProxyStatus], None]
 
+logger = logging.getLogger(LOGGER_NAME)
+
+
+@dataclass
+class _Proxy:
+    """A proxy's process.
+
+    Attributes:
+        deaths: How many before it died young, in a row.
+        node_id: Where it runs; "" until that is known.
+        ready_at: When it accepted connections first, or None.
+    """
+
+    payload: ProxyPayload
+    deaths: int
+    node_id: str = ""
+    peer: Peer | None = None
+    ready_at: float | None = None
+
 
 class Proxies:
     """Keeps a proxy alive for each listening socket.
 
     Args:
-        listeners: Names of the listening sockets that proxies inherit; none means no proxy.
+        payloads: What each proxy is told; one for each listening socket.
         on_status: Called with a node's id and what its proxy is doing.
+        clock: Time for restarts.
+        tasks: Owns the restarts.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        *,
-        controller_address: str,
-        http: HTTPOptions,
-        listeners: tuple[str, ...],
-        on_status: OnStatus,
-        clock: Clock,
-        tasks: Tasks,
+        self, engine: Engine, payloads: Iterable[ProxyPayload], *, on_status: OnStatus, clock: Clock, tasks: Tasks
     ) -> None:
         self._engine = engine
-        self._payload = {
-            name: ProxyPayload(controller_address=controller_address, http=http, listener=name) for name in listeners
-        }
+        self._payloads = list(payloads)
         self._on_status = on_status
         self._clock = clock
         self._tasks = tasks
         self._numbers = count(1)
-        self._listener_of: dict[str, str] = {}
-        self._node_of: dict[str, str] = {}
-        self._peers: dict[str, Peer] = {}
-        self._deaths = 0
+        self._proxies: dict[str, _Proxy] = {}
         self._closing = False
 
     async def start(self) -> None:
         """Start a proxy for each listening socket."""
-        for listener in self._payload:
-            await self._start_one(listener)
+        for payload in self._payloads:
+            await self._start_one(payload, deaths=0)
 
     def ready(self, peer: Peer) -> None:
         """A proxy accepts connections."""
-        self._deaths = 0
-        self._peers[peer.other_name] = peer
-        self._on_status(self._node_of.get(peer.other_name, ""), ProxyStatus.HEALTHY)
+        proxy = self._proxies.get(peer.other_name)
+        if proxy is not None:
+            proxy.peer, proxy.ready_at = peer, self._clock.now()
+            self._show(proxy)
 
     def process_exited(self, exit_: Exit) -> None:
         """A process ended; a proxy is replaced, and connections wait in the backlog meanwhile."""
-        listener = self._listener_of.pop(exit_.name, None)
-        if listener is None:
-            return
-        self._peers.pop(exit_.name, None)
-        node_id = self._node_of.pop(exit_.name, "")
-        if not self._closing:
-            self._deaths += 1
-            self._on_status(node_id, ProxyStatus.UNHEALTHY)
-            self._tasks.start(self._restart(listener), name="restart proxy")
+        proxy = self._proxies.pop(exit_.name, None)
+        if proxy is not None and not self._closing:
+            logger.error("The %s, and is replaced.\n%s", exit_, exit_.last_output)
+            self._died(proxy)
 
-    async def drain(self, patience_s: float) -> None:
-        """Stop accepting, and return when every proxy has finished what it has, or the patience is over."""
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, and return when every proxy has finished what it has, or the time is over."""
         self._closing = True
-        drains = [self._tasks.start(self._drain(name, peer), name=f"drain {name}") for name, peer in self._peers.items()]
-        if drains:
-            await asyncio.wait(drains, timeout=patience_s)
+        drains = [self._tasks.start(self._drain(each), name="drain proxy") for each in self._proxies.values()]
+        if not drains:
+            return
+        over = self._tasks.start(self._clock.sleep_until(self._clock.now() + timeout_s), name="end of drain")
+        all_drained = self._tasks.start(_all(drains), name="proxies drained")
+        await asyncio.wait([all_drained, over], return_when=asyncio.FIRST_COMPLETED)
+        for each in (*drains, all_drained, over):
+            each.cancel()
 
-    async def _drain(self, name: str, peer: Peer) -> None:
-        node_id = self._node_of.get(name, "")
-        self._on_status(node_id, ProxyStatus.DRAINING)
-        # A proxy that dies is drained, too.
+    async def _drain(self, proxy: _Proxy) -> None:
+        if proxy.peer is None:
+            return
+        self._on_status(proxy.node_id, ProxyStatus.DRAINING)
+        # One that dies is drained too.
         with contextlib.suppress(SalverError):
-            await peer.ask(Drain(), Done)
-        self._on_status(node_id, ProxyStatus.DRAINED)
+            await proxy.peer.ask(Drain(), Done)
+        self._on_status(proxy.node_id, ProxyStatus.DRAINED)
 
-    async def _restart(self, listener: str) -> None:
-        await self._clock.sleep_until(self._clock.now() + restart_delay_s(self._deaths))
-        if not self._closing:
-            await self._start_one(listener)
-
-    async def _start_one(self, listener: str) -> None:
+    async def _start_one(self, payload: ProxyPayload, *, deaths: int) -> None:
         name = f"proxy-{next(self._numbers)}"
-        self._listener_of[name] = listener
-        started = await self._engine.start(
-            ProcessSpec(
-                name=name,
-                entry=PROXY_ENTRY,
-                payload=msgspec.msgpack.encode(self._payload[listener]),
-                listeners=(listener,),
-            )
+        proxy = self._proxies[name] = _Proxy(payload, deaths)
+        spec = ProcessSpec(
+            name=name, entry=PROXY_ENTRY, payload=msgspec.msgpack.encode(payload), listeners=(payload.listener,)
         )
-        self._node_of[name] = started.node_id
-        if name in self._peers:
-            self._on_status(started.node_id, ProxyStatus.HEALTHY)
+        try:
+            started = await self._engine.start(spec)
+        except SalverError as error:
+            del self._proxies[name]
+            logger.error("A proxy could not be started, and is tried again: %s", error)
+            self._died(proxy)
         else:
-            self._on_status(started.node_id, ProxyStatus.STARTING)
+            if name in self._proxies:  # else it is dead already
+                proxy.node_id = started.node_id
+                self._show(proxy)
+
+    def _died(self, proxy: _Proxy) -> None:
+        lived_long = proxy.ready_at is not None and self._clock.now() - proxy.ready_at >= QUICK_DEATH_S
+        deaths = 0 if lived_long else proxy.deaths + 1
+        if proxy.node_id:
+            self._on_status(proxy.node_id, ProxyStatus.UNHEALTHY)
+        self._tasks.start(self._restart(proxy.payload, deaths), name="restart proxy")
+
+    async def _restart(self, payload: ProxyPayload, deaths: int) -> None:
+        await self._clock.sleep_until(self._clock.now() + restart_delay_s(deaths))
+        if not self._closing:
+            await self._start_one(payload, deaths=deaths)
+
+    def _show(self, proxy: _Proxy) -> None:
+        if proxy.node_id:
+            self._on_status(proxy.node_id, ProxyStatus.HEALTHY if proxy.peer is not None else ProxyStatus.STARTING)
+
+
+async def _all(tasks: "list[asyncio.Task[None]]") -> None:
+    await asyncio.wait(tasks)

@@ -1,11 +1,15 @@
 """From desired and observed to topics: routing tables, replica sets, statuses."""
 
+from collections.abc import Iterable
+
+import msgspec
+
 from salver.controller.desired import Desired, Wish
 from salver.controller.lifecycle import Stage
 from salver.controller.observed import Observed, View
 from salver.controller.rollout import gave_up
 from salver.controller.snapshots import Snapshots
-from salver.controller.status import Standing, application_standing, next_standing, updated
+from salver.controller.status import Standing, application_standing, asked, next_standing
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
     ROUTES_TOPIC,
@@ -38,19 +42,24 @@ class Publisher:
         self._desired = desired
         self._observed = observed
         self._snapshots = snapshots
-        self._standings: dict[DeploymentID, Standing] = {}
+        self._standings: dict[str, dict[str, Standing]] = {}
+        """By application and deployment."""
         self._applications: dict[str, ApplicationStatusOverview] = {}
         self._builds: dict[str, ApplicationStatusOverview] = {}
         self._proxies: dict[str, ProxyStatus] = {}
 
     def status(self) -> ServeStatus:
         """Return the status of the whole instance."""
-        return ServeStatus(proxies=dict(self._proxies), applications={**self._applications, **self._builds})
+        shown = {name: self._shown_while_built(name, build) for name, build in self._builds.items()}
+        return ServeStatus(proxies=dict(self._proxies), applications={**self._applications, **shown})
 
     def wish_changed(self, deployments: set[DeploymentID]) -> None:
-        """Show deployments as updating, and publish the routes."""
+        """Show deployments as they are wanted from now on: the status, who takes their requests, and the routes."""
         for each in deployments:
-            self._standings[each] = updated(self._standings.get(each))
+            wish = self._desired.wish_for(each)
+            standings = self._standings.setdefault(each.app_name, {})
+            standings[each.name] = asked(standings.get(each.name), wish)
+            self._publish_replicas(each, wish, self._observed.view(each))
         # Before anybody hears that the wish was taken, the status must be that of the new wish.
         for name in {each.app_name for each in deployments}:
             self._refresh_application(name)
@@ -62,19 +71,17 @@ class Publisher:
         self._proxies[node_id] = status
         self._publish_status()
 
-    def build_changed(self, name: str, status: ApplicationStatus | None, message: str, wall_time_s: float) -> None:
-        """Show an application that is being built, or could not be; None when it is built."""
-        if status is None:
-            self._builds.pop(name, None)
-        else:
-            old = self._applications.get(name)
-            self._builds[name] = ApplicationStatusOverview(
-                status=status,
-                message=message,
-                last_deployed_time_s=wall_time_s,
-                deployments=old.deployments if old is not None else {},
-            )
+    def build_changed(self, name: str, status: ApplicationStatus, message: str, wall_time_s: float) -> None:
+        """Show an application that is being built, or could not be."""
+        self._builds[name] = ApplicationStatusOverview(
+            status=status, message=message, last_deployed_time_s=wall_time_s, deployments={}
+        )
         self._publish_status()
+
+    def build_over(self, name: str) -> None:
+        """Show an application as it is again."""
+        if self._builds.pop(name, None) is not None:
+            self._publish_status()
 
     def publish(self, touched: set[DeploymentID], now: float) -> None:
         """Publish what follows from a look at some deployments."""
@@ -86,41 +93,64 @@ class Publisher:
 
     def _publish_deployment(self, deployment: DeploymentID, now: float) -> None:
         wish, view = self._desired.wish_for(deployment), self._observed.view(deployment)
-        topic = replicas_topic(deployment)
-        self._standings[deployment] = next_standing(self._standings.get(deployment, Standing()), wish, view, now)
+        standings = self._standings.setdefault(deployment.app_name, {})
         if wish is None and not view.replicas:
-            del self._standings[deployment]
-            self._snapshots.withdraw(topic, UNKNOWN)
+            standings.pop(deployment.name, None)
+            self._snapshots.withdraw(replicas_topic(deployment), UNKNOWN)
         else:
-            self._snapshots.publish(topic, _replicas(wish, view))
+            standings[deployment.name] = next_standing(standings.get(deployment.name, Standing()), wish, view, now)
+            self._publish_replicas(deployment, wish, view)
+
+    def _publish_replicas(self, deployment: DeploymentID, wish: Wish | None, view: View) -> None:
+        self._snapshots.publish(replicas_topic(deployment), _replicas(wish, view))
 
     def _refresh_application(self, name: str) -> None:
         wanted = self._desired.applications.get(name)
-        deployments = sorted(each for each in self._standings if each.app_name == name)
-        if wanted is None and not deployments:
+        standings = self._standings.get(name, {})
+        if wanted is None and not standings:
+            self._standings.pop(name, None)
             self._applications.pop(name, None)
             return
-        standings = [(each.name, self._standings[each]) for each in deployments]
-        status, message = application_standing(standings)
+        status, message, deployed_at_s, prefix = ApplicationStatus.DELETING, "", 0.0, None
+        if wanted is not None:
+            # Deployments that the application no longer has are shown, but it does not wait for them.
+            own = [each.name for each in wanted.spec.deployments]
+            status, message = application_standing((each, standings.get(each, Standing())) for each in own)
+            deployed_at_s, prefix = wanted.deployed_at_s, wanted.spec.route_prefix
         self._applications[name] = ApplicationStatusOverview(
-            status=status if wanted is not None else ApplicationStatus.DELETING,
-            message=message if wanted is not None else "",
-            last_deployed_time_s=wanted.deployed_at_s if wanted is not None else 0.0,
-            deployments={each.name: self._overview(each) for each in deployments},
-            route_prefix=wanted.spec.route_prefix if wanted is not None else None,
+            status=status,
+            message=message,
+            last_deployed_time_s=deployed_at_s,
+            deployments=dict(self._overviews(name, standings)),
+            route_prefix=prefix,
         )
 
-    def _overview(self, deployment: DeploymentID) -> DeploymentStatusOverview:
-        standing = self._standings[deployment]
-        return DeploymentStatusOverview(
-            status=standing.status,
-            status_trigger=standing.trigger,
-            replica_states=self._observed.view(deployment).counts(),
-            message=standing.message,
-        )
+    def _overviews(
+        self, application: str, standings: dict[str, Standing]
+    ) -> Iterable[tuple[str, DeploymentStatusOverview]]:
+        for name, standing in sorted(standings.items()):
+            yield (
+                name,
+                DeploymentStatusOverview(
+                    status=standing.status,
+                    status_trigger=standing.trigger,
+                    replica_states=self._observed.view(DeploymentID(name, application)).counts(),
+                    message=standing.message,
+                ),
+            )
+
+    def _shown_while_built(self, name: str, build: ApplicationStatusOverview) -> ApplicationStatusOverview:
+        old = self._applications.get(name)
+        if old is None:
+            return build
+        return msgspec.structs.replace(build, deployments=old.deployments, route_prefix=old.route_prefix)
 
     def _publish_status(self) -> None:
-        self._snapshots.publish(STATUS_TOPIC, Status(self.status()))
+        # It is as large as all there is: made only where somebody looks.
+        if self._snapshots.is_watched(STATUS_TOPIC):
+            self._snapshots.publish(STATUS_TOPIC, Status(self.status()))
+        else:
+            self._snapshots.outdate(STATUS_TOPIC)
 
 
 def _replicas(wish: Wish | None, view: View) -> Replicas:

@@ -3,16 +3,15 @@
 `rollout` decides who should live; this file adds what those who leave need, and when to look again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from salver.controller.commands import Command, DrainReplica, KillReplica, StopReplica
 from salver.controller.desired import Wish
 from salver.controller.lifecycle import Stage
 from salver.controller.observed import Replica, View
-from salver.controller.rollout import next_steps
+from salver.controller.rollout import next_steps, proven_at
 
-STOP_GRACE_S = 5.0
-"""Seconds a replica's process gets to end by itself once it has nothing left to do."""
 SLOW_START_S = 30.0
 """After this long a start is worth a word in the status."""
 
@@ -31,11 +30,7 @@ def reconcile(wish: Wish | None, view: View, now: float) -> Plan:
     # A replica that leaves without ever having served has nothing to drain.
     commands = [_stop_if_unready(view, each) for each in commands]
     commands += [command for each in view.replicas.values() if (command := _help_leave(each, now)) is not None]
-    times = [time for each in view.replicas.values() if (time := _deadline(each)) is not None and time > now]
-    if view.restart_at > now:
-        times.append(view.restart_at)
-    times += [time for time in _slow_start_times(view) if time > now]
-    return Plan(commands, min(times, default=None))
+    return Plan(commands, min((time for time in _times(view) if time > now), default=None))
 
 
 def _let_go(view: View) -> list[Command]:
@@ -52,20 +47,18 @@ def _help_leave(replica: Replica, now: float) -> Command | None:
     """Return the next step out for a replica that is leaving."""
     if replica.stage is Stage.DRAINING and replica.drained:
         return StopReplica(replica.id)
-    deadline = _deadline(replica)
-    return KillReplica(replica.id) if deadline is not None and now >= deadline else None
+    return KillReplica(replica.id) if replica.kill_at is not None and now >= replica.kill_at else None
 
 
-def _deadline(replica: Replica) -> float | None:
-    match replica.stage:
-        case Stage.DRAINING:
-            return replica.since + replica.drain_timeout_s
-        case Stage.STOPPING if replica.placed:
-            return replica.since + STOP_GRACE_S
-        case _:
-            return None
-
-
-def _slow_start_times(view: View) -> list[float]:
-    times = [each.since + SLOW_START_S for each in view.in_stage(Stage.STARTING)]
-    return [*times, view.no_room_since + SLOW_START_S] if view.no_room is not None else times
+def _times(view: View) -> Iterator[float]:
+    """Yield when something may become due."""
+    yield view.restart_at
+    if view.no_room_since is not None:
+        yield view.no_room_since + SLOW_START_S
+    for each in view.replicas.values():
+        if each.stage is Stage.STARTING:
+            yield each.since + SLOW_START_S
+        elif each.stage is Stage.RUNNING:
+            yield proven_at(view, each)
+        elif each.kill_at is not None:
+            yield each.kill_at

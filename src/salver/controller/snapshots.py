@@ -14,6 +14,10 @@ class Snapshots:
         self._values: dict[str, Snapshot] = {}
         self._subscribers: dict[str, set[Peer]] = {}
 
+    def is_watched(self, topic: str) -> bool:
+        """Say whether anybody subscribed to a topic."""
+        return topic in self._subscribers
+
     def publish(self, topic: str, value: TopicValue) -> None:
         """Push a topic's value, if it is another than before."""
         last = self._values.get(topic)
@@ -26,25 +30,34 @@ class Snapshots:
             for peer in subscribers:
                 peer.tell_encoded(body)
 
+    def outdate(self, topic: str) -> None:
+        """Forget a topic's value: whoever subscribes next gets a new one."""
+        self._values.pop(topic, None)
+
     def withdraw(self, topic: str, value: TopicValue) -> None:
-        """Push a last value and keep the topic only while somebody listens."""
-        self.publish(topic, value)
-        if not self._subscribers.get(topic):
-            self._values.pop(topic, None)
+        """Push a topic's last value and forget it."""
+        if topic in self._values:
+            self.publish(topic, value)
+            del self._values[topic]
 
     def subscribe(self, peer: Peer, topic: str, default: TopicValue) -> None:
-        """Send a peer the topic's value now and at each change."""
+        """Send a peer the topic's value now and at each change.
+
+        Args:
+            default: The value of a topic that was not published.
+        """
         self._subscribers.setdefault(topic, set()).add(peer)
-        snapshot = self._values.get(topic)
-        if snapshot is None:
-            snapshot = self._values[topic] = Snapshot(topic, next(self._versions), default)
-        peer.tell(snapshot)
+        peer.tell(self._values.get(topic) or Snapshot(topic, next(self._versions), default))
 
     def unsubscribe(self, peer: Peer, topic: str) -> None:
         """Stop sending a topic to a peer."""
-        self._subscribers.get(topic, set()).discard(peer)
+        subscribers = self._subscribers.get(topic)
+        if subscribers is not None:
+            subscribers.discard(peer)
+            if not subscribers:
+                del self._subscribers[topic]
 
     def forget(self, peer: Peer) -> None:
         """Stop sending anything to a peer that is gone."""
-        for subscribers in self._subscribers.values():
-            subscribers.discard(peer)
+        for topic in [topic for topic, subscribers in self._subscribers.items() if peer in subscribers]:
+            self.unsubscribe(peer, topic)

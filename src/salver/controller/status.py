@@ -27,9 +27,6 @@ class Sign(StrEnum):
 
 
 _D, _T = DeploymentStatus, DeploymentStatusTrigger
-_FAILED = (_D.DEPLOY_FAILED, _T.REPLICA_STARTUP_FAILED)
-_UNHEALTHY_START = (_D.UNHEALTHY, _T.REPLICA_STARTUP_FAILED)
-_UNHEALTHY = (_D.UNHEALTHY, _T.HEALTH_CHECK_FAILED)
 
 NEXT: dict[tuple[DeploymentStatus, Sign], tuple[DeploymentStatus, DeploymentStatusTrigger]] = {
     **{(status, Sign.CONFIG_UPDATE): (_D.UPDATING, _T.CONFIG_UPDATE_STARTED) for status in _D},
@@ -39,16 +36,19 @@ NEXT: dict[tuple[DeploymentStatus, Sign], tuple[DeploymentStatus, DeploymentStat
     (_D.DOWNSCALING, Sign.HEALTHY): (_D.HEALTHY, _T.DOWNSCALE_COMPLETED),
     (_D.UNHEALTHY, Sign.HEALTHY): (_D.HEALTHY, _T.UNSPECIFIED),
     (_D.DEPLOY_FAILED, Sign.HEALTHY): (_D.HEALTHY, _T.UNSPECIFIED),
-    (_D.UPDATING, Sign.REPLICA_STARTUP_FAILED): _FAILED,
-    (_D.DEPLOY_FAILED, Sign.REPLICA_STARTUP_FAILED): _FAILED,
-    (_D.UPSCALING, Sign.REPLICA_STARTUP_FAILED): _UNHEALTHY_START,
-    (_D.DOWNSCALING, Sign.REPLICA_STARTUP_FAILED): _UNHEALTHY_START,
-    (_D.UNHEALTHY, Sign.REPLICA_STARTUP_FAILED): _UNHEALTHY_START,
-    (_D.UPSCALING, Sign.REPLICA_DIED): _UNHEALTHY,
-    (_D.DOWNSCALING, Sign.REPLICA_DIED): _UNHEALTHY,
-    (_D.HEALTHY, Sign.REPLICA_DIED): _UNHEALTHY,
-    (_D.UNHEALTHY, Sign.REPLICA_DIED): _UNHEALTHY,
+    (_D.UPDATING, Sign.REPLICA_STARTUP_FAILED): (_D.DEPLOY_FAILED, _T.REPLICA_STARTUP_FAILED),
+    (_D.DEPLOY_FAILED, Sign.REPLICA_STARTUP_FAILED): (_D.DEPLOY_FAILED, _T.REPLICA_STARTUP_FAILED),
+    (_D.UPSCALING, Sign.REPLICA_STARTUP_FAILED): (_D.UNHEALTHY, _T.REPLICA_STARTUP_FAILED),
+    (_D.DOWNSCALING, Sign.REPLICA_STARTUP_FAILED): (_D.UNHEALTHY, _T.REPLICA_STARTUP_FAILED),
+    (_D.UNHEALTHY, Sign.REPLICA_STARTUP_FAILED): (_D.UNHEALTHY, _T.REPLICA_STARTUP_FAILED),
+    (_D.UPDATING, Sign.REPLICA_DIED): (_D.DEPLOY_FAILED, _T.HEALTH_CHECK_FAILED),
+    (_D.DEPLOY_FAILED, Sign.REPLICA_DIED): (_D.DEPLOY_FAILED, _T.HEALTH_CHECK_FAILED),
+    (_D.UPSCALING, Sign.REPLICA_DIED): (_D.UNHEALTHY, _T.HEALTH_CHECK_FAILED),
+    (_D.DOWNSCALING, Sign.REPLICA_DIED): (_D.UNHEALTHY, _T.HEALTH_CHECK_FAILED),
+    (_D.HEALTHY, Sign.REPLICA_DIED): (_D.UNHEALTHY, _T.HEALTH_CHECK_FAILED),
+    (_D.UNHEALTHY, Sign.REPLICA_DIED): (_D.UNHEALTHY, _T.HEALTH_CHECK_FAILED),
 }
+"""A sign that is not here changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,61 +62,72 @@ class Standing:
 
 def next_standing(before: Standing, wish: Wish | None, view: View, now: float) -> Standing:
     """Return a deployment's status after a look at it."""
-    sign = _sign(before, wish, view)
-    status, trigger = before.status, before.trigger
-    if sign is not None:
-        status, trigger = NEXT.get((before.status, sign), (status, trigger))
-    return Standing(status, trigger, "" if wish is None else _message(wish, view, status, now))
+    sign = _sign(wish, view)
+    after = _moved(before, sign)
+    message = "" if wish is None or sign is Sign.HEALTHY else _message(wish, view, now)
+    return Standing(after.status, after.trigger, message)
 
 
-def updated(before: Standing | None) -> Standing:
-    """Return a deployment's status when it was just asked for."""
-    status, trigger = NEXT[(before or Standing()).status, Sign.CONFIG_UPDATE]
-    return Standing(status, trigger)
+def asked(before: Standing | None, wish: Wish | None) -> Standing:
+    """Return a deployment's status when it was just asked for in another way, or to go."""
+    return _moved(before or Standing(), Sign.DELETE if wish is None else Sign.CONFIG_UPDATE)
 
 
-def _sign(before: Standing, wish: Wish | None, view: View) -> Sign | None:
+def _moved(before: Standing, sign: Sign | None) -> Standing:
+    after = None if sign is None else NEXT.get((before.status, sign))
+    return before if after is None else Standing(*after)
+
+
+def _sign(wish: Wish | None, view: View) -> Sign | None:
     if wish is None:
         return Sign.DELETE
-    if gave_up(wish, view):
+    if gave_up(wish, view) or view.failures >= wish.max_startup_failures:
         return Sign.REPLICA_STARTUP_FAILED
-    running = view.in_stage(Stage.RUNNING)
-    if len(running) == len(view.replicas) == wish.replicas and all(each.version == wish.version for each in running):
+    running = view.in_stage(Stage.RUNNING, version=wish.version)
+    if len(running) == len(view.replicas) == wish.replicas:
         return Sign.HEALTHY
-    if before.status is DeploymentStatus.HEALTHY and len(running) < wish.replicas:
-        return Sign.REPLICA_DIED
-    return None
+    return Sign.REPLICA_DIED if view.has_died else None
 
 
-def _message(wish: Wish, view: View, status: DeploymentStatus, now: float) -> str:
+def _message(wish: Wish, view: View, now: float) -> str:
     if gave_up(wish, view):
-        return (
-            f"The deployment failed to start {view.failures} times in a row. This may be due to a problem with its "
-            f"constructor or initial health check failing. Error:\n{view.last_failure}"
-        )
-    if view.failures and not view.has_run:
-        left = wish.max_startup_failures - view.failures
-        return f"A replica failed to start with exception. Retrying {left} more time(s). Error:\n{view.last_failure}"
+        return _given_up(wish, view)
     if view.failures:
-        return f"A replica failed to start with exception. Retrying. Error:\n{view.last_failure}"
-    if status is DeploymentStatus.UNHEALTHY:
-        return f"A replica died ({view.last_failure}). It is being replaced."
+        left = wish.max_startup_failures - view.failures
+        again = "" if view.has_run else f" {left} more time(s)"
+        return f"A replica failed to start with exception. Retrying{again}. Error:\n{view.last_failure}"
+    if view.has_died:
+        return f"A replica died and is being replaced: {view.last_failure}"
     return _slow_start(wish, view, now)
 
 
+def _given_up(wish: Wish, view: View) -> str:
+    updating = any(each.version != wish.version for each in view.in_stage(Stage.RUNNING))
+    where = " during a rolling update; replicas of the old version serve on" if updating else ""
+    return (
+        f"The deployment failed to start {view.failures + view.crashes} times in a row{where}. This may be due to a "
+        f"problem with its constructor or initial health check failing. Error:\n{view.last_failure}"
+    )
+
+
 def _slow_start(wish: Wish, view: View, now: float) -> str:
-    if view.no_room is not None:
-        waited = now - view.no_room_since
-        return f"Waiting for resources: {view.no_room}" if waited < SLOW_START_S else (
-            f"{wish.id} has replicas that have taken more than {SLOW_START_S:g}s to be scheduled. {view.no_room}"
-        )
-    slow = [each for each in view.in_stage(Stage.STARTING) if now - each.since >= SLOW_START_S]
+    missing = wish.replicas - len(view.in_stage(Stage.STARTING, Stage.RUNNING, version=wish.version))
+    if view.no_room is not None and missing > 0:
+        if view.no_room_since is None or now - view.no_room_since < SLOW_START_S:
+            return f"Waiting for resources: {view.no_room}"
+        return f"{wish.id} has {_replicas(missing)} taken more than {SLOW_START_S:g}s to be scheduled. {view.no_room}"
+    starting = view.in_stage(Stage.STARTING, version=wish.version)
+    slow = [each for each in starting if now - each.since >= SLOW_START_S]
     if not slow:
         return ""
     return (
-        f"{wish.id} has {len(slow)} replicas that have taken more than {SLOW_START_S:g}s to initialize. "
+        f"{wish.id} has {_replicas(len(slow))} taken more than {SLOW_START_S:g}s to initialize. "
         "This may be caused by a slow __init__ or reconfigure method."
     )
+
+
+def _replicas(number: int) -> str:
+    return f"{number} replica{'s that have' if number != 1 else ' that has'}"
 
 
 def application_standing(standings: Iterable[tuple[str, Standing]]) -> tuple[ApplicationStatus, str]:

@@ -12,6 +12,7 @@ from salver.engine.base import Exit, ProcessSpec
 from salver.engine.instances import remove_remains
 from salver.engine.node import Node
 from salver.engine.nursery import Nursery
+from salver.lib.processes import child_pids, kill_until_gone
 from salver.lib.tasks import Tasks
 from salver.schema.errors import ProtocolError, StartFailed
 from salver.schema.messages import (
@@ -127,7 +128,9 @@ class Agent:
             self._nursery.close()
             self._node.signal_all(kill=True)
             await self._node.wait_until_empty(KILL_GRACE_S)
-        # Blocks the loop, which has nothing else to do now.
+        # Blocks the loop, which has nothing else to do now. Children that are left are zygotes, and what left the
+        # session and lost its parent.
+        kill_until_gone(child_pids, within_s=KILL_GRACE_S)
         remove_remains(self._instance_dir, self._session_id)
         self.ended.set()
 

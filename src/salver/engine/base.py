@@ -3,12 +3,12 @@
 `tests/contract/test_engine.py` holds every engine to the promises in these docstrings.
 """
 
-import json
 import signal
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from salver.engine.instances import socket_path
 from salver.schema.application import Preload
@@ -19,8 +19,7 @@ GPU = "GPU"
 MEMORY = "memory"
 
 
-@dataclass(frozen=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True):
     """A process to start.
 
     Attributes:
@@ -37,13 +36,12 @@ class ProcessSpec:
     entry: str
     payload: bytes = b""
     preload: Preload | None = None
-    resources: Mapping[str, float] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = {}
+    env: Mapping[str, str] = {}
     listeners: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ProcessContext:
+class ProcessContext(msgspec.Struct, frozen=True):
     """What a started process learns of its place.
 
     Attributes:
@@ -66,8 +64,7 @@ class ProcessContext:
         return socket_path(self.instance_dir, self.name)
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """How a process ended.
 
     Attributes:
@@ -85,8 +82,7 @@ class Exit:
         return f"{self.name} {how_it_ended(self.code, self.signal)}"
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A process that runs."""
 
     name: str
@@ -129,7 +125,7 @@ class Engine(ABC):
 
     @abstractmethod
     def on_exit(self, callback: OnExit) -> None:
-        """Call `callback` once for each process that ends, after its resources are free again."""
+        """Call `callback` once for each process that ends, after its start returned and its resources are free."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -172,4 +168,4 @@ def how_it_ended(code: int | None, number: int | None) -> str:
 
 def readable(resources: Mapping[str, float]) -> str:
     """Return resources as text for messages, like {"GPU": 2}."""
-    return json.dumps({name: int(n) if n == int(n) else n for name, n in sorted(resources.items())})
+    return "{" + ", ".join(f'"{name}": {amount:.10g}' for name, amount in sorted(resources.items())) + "}"

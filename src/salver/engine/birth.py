@@ -1,4 +1,4 @@
-"""The first moments of a process that a zygote forked: cut what ties it to the zygote, then wait for leave to live."""
+"""What makes a process of its own out of a fork: first the ties to the zygote are cut, later it is told what to run."""
 
 import contextlib
 import gc
@@ -10,77 +10,75 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+import msgspec
 
 from salver.engine.base import ProcessContext
-from salver.engine.orders import LIVE, Born, Fork, send_report
+from salver.engine.orders import Run
 from salver.lib.processes import die_with_parent, set_title
 from salver.schema.settings import replace_environment
 
-OUTPUT_FD = "output"
-LINE_FD = "line"
+# What a janitor survives: a signal to all processes at once must not end the one that cleans up.
+PATIENT_WITH = (signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a new process is to do.
+class Job(msgspec.Struct, frozen=True):
+    """What a process is to do.
 
     Attributes:
-        listeners: Descriptors of the listening sockets it inherits, by name.
-        line: Its line to the agent.
+        listeners: Descriptors of the listening sockets it inherits, in the order of their names.
     """
 
-    order: Fork
-    listeners: Mapping[str, int]
-    line: socket.socket
+    order: Run
+    listeners: Sequence[int]
     agent_pid: int
 
     def run(self) -> None:
-        """Call the entry once the agent gives leave; what the entry raises ends the process like any program."""
-        if not self._has_leave():
-            os._exit(1)
-        self.line.close()
+        """Call the entry; what it raises ends the process like any program."""
         order = self.order
-        set_title(order.name)
         module, _, function = order.entry.partition(":")
+        sockets = [socket.socket(fileno=fd) for fd in self.listeners]
         context = ProcessContext(
             name=order.name,
             node_id=order.node_id,
             instance_dir=order.instance_dir,
             parent_pid=self.agent_pid,
-            listeners={name: socket.socket(fileno=fd) for name, fd in self.listeners.items()},
+            listeners=dict(zip(order.listeners, sockets, strict=True)),
         )
-        getattr(importlib.import_module(module), function)(order.payload, context)
-
-    def _has_leave(self) -> bool:
         try:
-            return self.line.recv(1) == LIVE
-        except OSError:
-            return False
+            getattr(importlib.import_module(module), function)(order.payload, context)
+        except Exception as error:  # noqa: BLE001 - the entry may raise anything, and it is told as if we were not there
+            told = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ is not None else None)
+            sys.excepthook(type(told), told, told.__traceback__)
+            sys.exit(1)
 
 
-def begin(order: Fork, fds: dict[str, int], *, agent_pid: int, forked_by: int | None) -> Job:
-    """Make this process independent of the zygote it was a moment ago, and report it born.
+def become_independent(agent_pid: int, forked_by: int) -> None:
+    """Make this process a child of the agent that dies with it, in a group and with chances of its own.
 
     Args:
-        fds: The descriptors that came with the order, by name.
-        forked_by: The process in between, whose end makes the agent our parent; None where there was no fork.
+        forked_by: The process in between, whose end makes the agent our parent.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in PATIENT_WITH:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     while os.getppid() == forked_by:
         time.sleep(0.0001)
     # Not before: the end of the process in between would count as the parent's.
     die_with_parent(agent_pid)
     os.setpgid(0, 0)
-    named = dict(fds)
-    _write_to(named.pop(OUTPUT_FD))
-    replace_environment(order.env)
     _reseed()
     gc.enable()
-    line = socket.socket(fileno=named.pop(LINE_FD))
-    send_report(line, Born(os.getpid()))
-    return Job(order, named, line, agent_pid)
+
+
+def take_job(order: Run, fds: Sequence[int], agent_pid: int) -> Job:
+    """Turn this process into the one that was ordered, up to the call of its entry."""
+    output, *listeners = fds
+    write_to(output)
+    replace_environment(order.env)
+    set_title(order.name)
+    return Job(order, listeners, agent_pid)
 
 
 def flush_output() -> None:
@@ -91,7 +89,8 @@ def flush_output() -> None:
             stream.flush()
 
 
-def _write_to(output: int) -> None:
+def write_to(output: int) -> None:
+    """Make a descriptor this process's standard output and error, line by line."""
     flush_output()
     os.dup2(output, 1)
     os.dup2(output, 2)

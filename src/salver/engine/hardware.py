@@ -43,7 +43,8 @@ def visible_gpus() -> list[str]:
     chosen = inherited_environment().get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [each.strip() for each in chosen.split(",") if each.strip() and each.strip() != "-1"]
-    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    found = [name.removeprefix("nvidia") for name in os.listdir("/dev") if name.startswith("nvidia")]
+    return sorted((number for number in found if number.isdigit()), key=int)
 
 
 def device_environment(gpus: list[int]) -> dict[str, str]:

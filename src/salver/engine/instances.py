@@ -10,7 +10,6 @@ import fcntl
 import functools
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -79,7 +78,7 @@ def sweep(runtime_dir: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove an instance's directory, and the runtime directory with the last one."""
-    shutil.rmtree(path, ignore_errors=True)
+    _remove_tree(path)
     with contextlib.suppress(OSError):
         path.parent.rmdir()
 
@@ -147,13 +146,19 @@ def _instances(runtime_dir: Path) -> list[Path]:
         return []
 
 
+def _remove_tree(path: Path) -> None:
+    import shutil  # noqa: PLC0415 - needed at the end only
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _sweep(runtime_dir: Path) -> None:
     for path in _instances(runtime_dir):
         with _stale(path) as is_stale:
             if is_stale:
                 mark = f"{MARK}={path}"
                 kill_until_gone(functools.partial(processes_of, None, mark), within_s=_REMAINS_S)
-                shutil.rmtree(path, ignore_errors=True)
+                _remove_tree(path)
 
 
 @contextlib.contextmanager

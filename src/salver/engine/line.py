@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from salver.engine.orders import LENGTH, LIVE, LineClosed, Order, Report, decode_report, encoded
+from salver.engine.orders import LENGTH, LineClosed, Order, Report, decode_report, encoded
 from salver.lib.tasks import Tasks
 
 
@@ -26,13 +26,13 @@ class Line:
         self._users = 0
         self._closed = False
 
-    async def send(self, order: Order, fds: list[int] | None = None) -> None:
+    async def send(self, order: Order, fds: Sequence[int] = ()) -> None:
         """Send an order and copies of the descriptors that go with it.
 
         Raises:
             LineClosed: The other end is gone.
         """
-        copies = [os.dup(fd) for fd in fds or []]
+        copies = [os.dup(fd) for fd in fds]
         # Half an order would be the end of the line.
         if not await asyncio.shield(self._tasks.start(self._send(order, copies), name="order")):
             raise LineClosed
@@ -52,13 +52,8 @@ class Line:
         """Say whether the other end was there when we last looked."""
         return not self._closed
 
-    def give_leave(self) -> None:
-        """Let a newborn process live; one that is dead already is noticed when it is reaped."""
-        with contextlib.suppress(OSError):
-            self._sock.send(LIVE)
-
     def close(self) -> None:
-        """Close the line: a zygote ends then, and so does a newborn that was not given leave."""
+        """Close the line: who still waits for orders ends then."""
         self._closed = True
         # Wakes whoever still waits; the loop must have forgotten the descriptor before its number is used again.
         with contextlib.suppress(OSError):

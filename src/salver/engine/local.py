@@ -1,5 +1,7 @@
 """The local engine: a client of the agent on this machine."""
 
+import asyncio
+
 from salver.engine.base import Engine, Exit, OnExit, ProcessSpec, Started
 from salver.lib.tasks import Tasks
 from salver.schema.application import Preload
@@ -85,6 +87,10 @@ class LocalEngine(Engine):
         assert self._peer is not None, "made by connect()"
         return self._peer
 
+    def _tell(self, exit_: Exit) -> None:
+        for callback in self._on_exit:
+            callback(exit_)
+
     # Office
 
     async def on_ask(self, peer: Peer, message: Message) -> Message:
@@ -95,8 +101,8 @@ class LocalEngine(Engine):
         """Hear of exits; part of Office."""
         if isinstance(message, ProcessExited):
             exit_ = Exit(message.name, message.exit_code, message.signal, message.last_output)
-            for callback in self._on_exit:
-                callback(exit_)
+            # What arrived with it comes first: the answer to the start, whose caller is only woken up yet.
+            asyncio.get_running_loop().call_soon(self._tell, exit_)
 
     def on_gone(self, peer: Peer) -> None:
         """The agent is gone, and this process with it, soon; part of Office."""

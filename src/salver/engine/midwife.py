@@ -6,23 +6,20 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
-from salver.engine.birth import LINE_FD, OUTPUT_FD
 from salver.engine.line import Line
-from salver.engine.orders import Born, Fork, LineClosed, Unborn
+from salver.engine.orders import Born, Fork, Unborn
 from salver.engine.outputs import Output, Terminal, open_output
-from salver.engine.zygote import ZYGOTE_ENTRY, Home, spawn_arguments
+from salver.engine.zygote import Home, spawn_arguments
 from salver.lib.processes import signal_group
 from salver.lib.tasks import Tasks
 from salver.schema.errors import StartFailed
 from salver.schema.settings import inherited_environment
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where the processes of an agent live.
 
     Attributes:
@@ -37,12 +34,11 @@ class Place:
     listeners: Mapping[str, int]
 
 
-@dataclass(eq=False, kw_only=True)
-class Zygote:
-    """A running zygote.
+class Zygote(msgspec.Struct, eq=False, kw_only=True):
+    """A running zygote, or what will be a process and still waits for orders as a zygote does.
 
     Attributes:
-        output: What it writes; None for the first one, which writes where the agent does.
+        output: What it writes; None while it writes where its parent does.
         janitor: Whether it cleans up when the agent is gone.
         unforkable: Why it can only turn into the process it was made for, if so.
         ended: Its wait status, once it was reaped.
@@ -53,25 +49,12 @@ class Zygote:
     output: Output | None = None
     janitor: bool = False
     unforkable: str | None = None
-    born_at: float = field(default_factory=time.monotonic)
-    ended: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    born_at: float = msgspec.field(default_factory=time.monotonic)
+    ended: asyncio.Future[int] = msgspec.field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def kill(self) -> None:
         """End it, and what users' code started while it was imported."""
         signal_group(self.pid, signal.SIGKILL)
-        self.line.close()
-
-
-@dataclass(frozen=True)
-class Newborn:
-    """A process that waits for leave to live; without leave it exits."""
-
-    pid: int
-    line: Line
-
-    def give_leave(self) -> None:
-        """Let it live."""
-        self.line.give_leave()
         self.line.close()
 
 
@@ -94,37 +77,30 @@ class Midwife:
         """Return the zygote that was forked before the loop began."""
         return Zygote(pid=pid, line=Line(sock, tasks=self._tasks), janitor=True)
 
-    async def bear(self, order: Fork, fds: Sequence[int], zygote: Zygote) -> Newborn:
-        """Fork a process from a zygote, or with `order.become` turn the zygote into it.
+    async def fork(self, zygote: Zygote, *, for_code: bool = False) -> Zygote:
+        """Fork a zygote's twin, which can be ordered to run a process.
+
+        Args:
+            for_code: It will load users' code.
 
         Raises:
-            LineClosed: The zygote, or the process before it was born, is gone.
+            LineClosed: The zygote, or the twin before it was born, is gone.
             StartFailed: The system refused another process.
         """
-        return Newborn(*await self._bear(order, fds, zygote))
-
-    async def fork_zygote(self, base: Zygote, name: str) -> Zygote:
-        """Fork another zygote from one that holds no user code; raises what `bear` raises."""
-        output, write_end = await open_output(name, self._terminal.show)
-        order = Fork(
-            name=name,
-            entry=ZYGOTE_ENTRY,
-            payload=b"",
-            env={},
-            fds=(OUTPUT_FD,),
-            node_id=self._place.node_id,
-            instance_dir=self._place.instance_dir,
-        )
+        ours, theirs = socket.socketpair()
+        line = Line(ours, tasks=self._tasks)
         try:
-            pid, line = await self._bear(order, [write_end], base)
+            await zygote.line.send(Fork(for_code), [theirs.fileno()])
+            # Ours to close: the end of the line must mean that the twin is gone.
+            theirs.close()
+            return Zygote(pid=await _pid_from(line), line=line)
         except BaseException:
-            output.close()
+            line.close()
             raise
         finally:
-            os.close(write_end)
-        return Zygote(pid=pid, line=line, output=output)
+            theirs.close()
 
-    async def spawn_zygote(self, name: str, *, janitor: bool) -> Zygote:
+    async def spawn(self, name: str, *, janitor: bool) -> Zygote:
         """Start a zygote in a fresh interpreter.
 
         Raises:
@@ -135,7 +111,7 @@ class Midwife:
         ours, theirs = socket.socketpair()
         line = Line(ours, tasks=self._tasks)
         try:
-            pid = self._spawn(theirs.fileno(), write_end, janitor=janitor)
+            pid = self._spawn_now(theirs.fileno(), write_end, janitor=janitor)
         except OSError as error:
             line.close()
             output.close()
@@ -145,13 +121,13 @@ class Midwife:
             theirs.close()
         zygote = Zygote(pid=pid, line=line, output=output, janitor=janitor)
         try:
-            await line.receive()
+            await _pid_from(line)
         except BaseException:
             zygote.kill()
             raise
         return zygote
 
-    def _spawn(self, line_fd: int, output_fd: int, *, janitor: bool) -> int:
+    def _spawn_now(self, line_fd: int, output_fd: int, *, janitor: bool) -> int:
         lock_fd = os.dup(self._place.lock_fd)
         try:
             for fd in (line_fd, lock_fd):
@@ -173,19 +149,10 @@ class Midwife:
         finally:
             os.close(lock_fd)
 
-    async def _bear(self, order: Fork, fds: Sequence[int], zygote: Zygote) -> tuple[int, Line]:
-        ours, theirs = socket.socketpair()
-        line = Line(ours, tasks=self._tasks)
-        try:
-            await zygote.line.send(msgspec.structs.replace(order, fds=(*order.fds, LINE_FD)), [*fds, theirs.fileno()])
-            # Ours to close: the end of the line must mean that the process is gone.
-            theirs.close()
-            report = await line.receive()
-            if isinstance(report, Born):
-                return report.pid, line
-            raise StartFailed(report.reason) if isinstance(report, Unborn) else LineClosed
-        except BaseException:
-            line.close()
-            raise
-        finally:
-            theirs.close()
+
+async def _pid_from(line: Line) -> int:
+    report = await line.receive()
+    if isinstance(report, Unborn):
+        raise StartFailed(report.reason)
+    assert isinstance(report, Born), "the first word on a line"
+    return report.pid

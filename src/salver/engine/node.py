@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
+
+import msgspec
 
 from salver.engine.base import CPU, Exit, OnExit, ProcessSpec, Started
-from salver.engine.birth import OUTPUT_FD
 from salver.engine.hardware import device_environment
-from salver.engine.midwife import Newborn, Place
+from salver.engine.midwife import Place
 from salver.engine.nursery import Nursery
-from salver.engine.orders import Fork
+from salver.engine.orders import Run
 from salver.engine.outputs import Output, Terminal, open_output
 from salver.engine.resources import Grant, Ledger
 from salver.lib.processes import reap_one, signal_group
@@ -23,14 +23,12 @@ from salver.schema.messages import NodeReport
 OUTPUT_GRACE_S = 0.5
 
 
-@dataclass(frozen=True)
-class _Starting:
+class _Starting(msgspec.Struct, frozen=True):
     scope: asyncio.Timeout
     """Without a deadline, until someone gives the start up."""
 
 
-@dataclass(frozen=True)
-class _Running:
+class _Running(msgspec.Struct, frozen=True):
     pid: int
     output: Output
 
@@ -77,7 +75,7 @@ class Node:
         self._empty.clear()
         self._starts += 1
         try:
-            newborn, output = await self._unless_given_up(spec, grant)
+            pid, output = await self._unless_given_up(spec, grant)
         except BaseException:
             self._remove(spec.name)
             raise
@@ -86,12 +84,11 @@ class Node:
             unclaimed = self._unclaimed
             if not self._starts:
                 self._unclaimed = {}
-        self._processes[spec.name] = _Running(newborn.pid, output)
-        self._names[newborn.pid] = spec.name
-        newborn.give_leave()
-        if (status := unclaimed.pop(newborn.pid, None)) is not None:
-            self._ended(newborn.pid, status)
-        return Started(spec.name, newborn.pid, self._place.node_id)
+        self._processes[spec.name] = _Running(pid, output)
+        self._names[pid] = spec.name
+        if (status := unclaimed.pop(pid, None)) is not None:
+            self._ended(pid, status)
+        return Started(spec.name, pid, self._place.node_id)
 
     def signal(self, name: str, *, kill: bool) -> None:
         """Signal a process; with `kill`, its whole group. One that still starts is given up."""
@@ -154,30 +151,32 @@ class Node:
         if not self._processes:
             self._empty.set()
 
-    async def _unless_given_up(self, spec: ProcessSpec, grant: Grant) -> tuple[Newborn, Output]:
+    async def _unless_given_up(self, spec: ProcessSpec, grant: Grant) -> tuple[int, Output]:
         scope = asyncio.timeout(None)
         self._processes[spec.name] = _Starting(scope)
         try:
             async with scope:
-                newborn, output = await self._bear(spec, grant)
+                pid, output = await self._bear(spec, grant)
         except TimeoutError:
             raise StartFailed(f"{spec.name} was stopped while it started.") from None
+        except OSError as error:
+            raise StartFailed(f"{spec.name}: the system refused it: {error.strerror or error}.") from error
         if scope.expired():
-            newborn.line.close()
+            signal_group(pid, signal.SIGKILL)
             output.close()
             raise StartFailed(f"{spec.name} was stopped while it started.")
-        return newborn, output
+        return pid, output
 
-    async def _bear(self, spec: ProcessSpec, grant: Grant) -> tuple[Newborn, Output]:
+    async def _bear(self, spec: ProcessSpec, grant: Grant) -> tuple[int, Output]:
         output, write_end = await open_output(spec.name, self._terminal.show)
         # User code sees exactly the GPUs it was given, none included; our own processes need not be told.
         devices = device_environment(sorted(grant.gpus)) if spec.preload is not None else {}
-        order = Fork(
+        order = Run(
             name=spec.name,
             entry=spec.entry,
             payload=spec.payload,
             env={**spec.env, **devices},
-            fds=(OUTPUT_FD, *spec.listeners),
+            listeners=spec.listeners,
             node_id=self._place.node_id,
             instance_dir=self._place.instance_dir,
         )

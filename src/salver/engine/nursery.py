@@ -6,31 +6,29 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
 
 from salver.engine.base import how_it_ended
-from salver.engine.midwife import Midwife, Newborn, Zygote
-from salver.engine.orders import Fork, LineClosed, Load, Loaded, LoadFailed
-from salver.engine.outputs import Terminal
+from salver.engine.midwife import Midwife, Zygote
+from salver.engine.orders import LineClosed, Load, Loaded, LoadFailed, Run
+from salver.engine.outputs import Terminal, open_output
+from salver.engine.zygote import FORKING_IS_SAFE_HERE
 from salver.lib.tasks import Tasks
 from salver.schema.application import Preload
 from salver.schema.errors import StartFailed
 
-FORKING_IS_SAFE_HERE = sys.platform == "linux"
 # A zygote may die with the order in flight, and so may the next, whose end was not noticed yet.
 ATTEMPTS = 3
-# A base zygote that dies sooner than this is replaced when it is needed, not at once.
+# A replacement of the base zygote that dies sooner than this is replaced when it is needed, not at once.
 SHORT_LIFE_S = 1.0
 LAST_WORDS_S = 0.5
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-@dataclass(eq=False)
-class _Import:
+class _Import(msgspec.Struct, eq=False):
     """A preload's zygote: coming, or there."""
 
     done: asyncio.Future[Zygote]
@@ -55,6 +53,7 @@ class Nursery:
 
     def __init__(self, midwife: Midwife, base: Zygote | None, terminal: Terminal, *, tasks: Tasks) -> None:
         self._midwife = midwife
+        self._first = base
         self._base = base
         self._base_turn = asyncio.Lock()
         self._terminal = terminal
@@ -64,26 +63,30 @@ class Nursery:
         self._unforkable: set[bytes] = set()
         self._closed = False
 
-    async def bear(self, order: Fork, fds: Sequence[int], preload: Preload | None) -> Newborn:
-        """Start a process where its preload is in memory.
+    async def bear(self, order: Run, fds: Sequence[int], preload: Preload | None) -> int:
+        """Start a process where its preload is in memory, and return its pid.
 
         Raises:
             StartFailed: The preload failed, zygotes died again and again, or the system refused.
         """
         for _ in range(ATTEMPTS):
-            zygote, become = await self._zygote_for(preload)
+            zygote, must_become = await self._zygote_for(preload)
             try:
-                newborn = await self._midwife.bear(msgspec.structs.replace(order, become=become), fds, zygote)
+                process = zygote if must_become else await self._midwife.fork(zygote)
             except LineClosed:
-                self._let_go(zygote, become=become)
+                self._forget_if_dead(zygote)
+                continue
+            try:
+                await process.line.send(order, fds)
+            except LineClosed:
+                process.kill()
             except BaseException:
-                self._let_go(zygote, become=become)
+                process.kill()
                 raise
             else:
-                if become:
-                    del self._zygotes[zygote.pid]
-                    zygote.line.close()
-                return newborn
+                process.line.close()
+                self._zygotes.pop(process.pid, None)
+                return process.pid
         raise StartFailed(f"{order.name} could not be started: what it is forked from died {ATTEMPTS} times.")
 
     def release(self, preload: Preload) -> None:
@@ -105,7 +108,8 @@ class Nursery:
             return
         zygote.ended.set_result(status)
         self._forget(zygote)
-        if zygote.janitor and not self._closed and time.monotonic() - zygote.born_at > SHORT_LIFE_S:
+        lives_long = zygote is self._first or time.monotonic() - zygote.born_at > SHORT_LIFE_S
+        if zygote.janitor and lives_long and not self._closed:
             self._tasks.start(self._replace_janitor(), name="another zygote")
 
     def close(self) -> None:
@@ -160,10 +164,7 @@ class Nursery:
         del self._imports[key]
         return True
 
-    def _let_go(self, zygote: Zygote, *, become: bool) -> None:
-        """Keep a zygote that could not start a process only if it is sound and not for that process alone."""
-        if become:
-            zygote.kill()
+    def _forget_if_dead(self, zygote: Zygote) -> None:
         if not zygote.line.is_open:
             self._forget(zygote)
 
@@ -182,17 +183,24 @@ class Nursery:
             done.set_result(await self._load(preload))
         except StartFailed as error:
             done.set_exception(error)
-        except BaseException:
+        except asyncio.CancelledError:
             done.set_exception(StartFailed(f"{_described(preload)} is not wanted any more."))
             raise
+        except OSError as error:
+            done.set_exception(StartFailed(f"{_described(preload)} could not be imported: {error}."))
         # Nobody may be waiting for the failure.
         done.exception()
 
     async def _load(self, preload: Preload) -> Zygote:
         """Return a zygote that has the preload in memory."""
-        zygote = await self._new_zygote(f"import {_described(preload)}")
+        zygote = await self._new_zygote()
+        name = f"import {_described(preload)}"
         try:
-            await zygote.line.send(Load(preload))
+            zygote.output, write_end = await open_output(name, self._terminal.show)
+            try:
+                await zygote.line.send(Load(preload, name), [write_end])
+            finally:
+                os.close(write_end)
             report = await zygote.line.receive()
             if isinstance(report, LoadFailed):
                 raise StartFailed(report.reason)
@@ -208,19 +216,20 @@ class Nursery:
         self._say_if_unforkable(preload, report)
         return zygote
 
-    async def _new_zygote(self, name: str) -> Zygote:
+    async def _new_zygote(self) -> Zygote:
+        """Return a zygote without users' code."""
         if not FORKING_IS_SAFE_HERE:
-            return await self._spawn(name, janitor=False)
+            return await self._spawn("process", janitor=False)
         for _ in range(ATTEMPTS):
             base = await self._any_base()
             try:
-                zygote = await self._midwife.fork_zygote(base, name)
+                zygote = await self._midwife.fork(base, for_code=True)
             except LineClosed:
-                self._let_go(base, become=False)
+                self._forget_if_dead(base)
             else:
                 self._zygotes[zygote.pid] = zygote
                 return zygote
-        raise StartFailed(f"{name}: the process it is forked from died {ATTEMPTS} times.")
+        raise StartFailed(f"The process that others are forked from died {ATTEMPTS} times.")
 
     async def _any_base(self) -> Zygote:
         async with self._base_turn:
@@ -234,7 +243,7 @@ class Nursery:
 
     async def _spawn(self, name: str, *, janitor: bool) -> Zygote:
         try:
-            zygote = await self._midwife.spawn_zygote(name, janitor=janitor)
+            zygote = await self._midwife.spawn(name, janitor=janitor)
         except LineClosed:
             raise StartFailed(f"{sys.executable} could not be started.") from None
         self._zygotes[zygote.pid] = zygote

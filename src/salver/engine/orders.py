@@ -1,7 +1,7 @@
 """What an agent orders of a zygote, and what comes back: msgpack on socket pairs, file descriptors beside it.
 
-A zygote has a line of its own for orders. Each process that it forks has a line too, on which the newborn says that it
-was born and then waits for leave to live, so that the agent knows every process before it does anything.
+Every process begins as a zygote's twin with a line of its own, says on it that it was born, and waits for an order. So
+the agent knows each process before it does anything, and what a process is told passes through nobody else.
 """
 
 import contextlib
@@ -14,34 +14,41 @@ import msgspec
 from salver.schema.application import Preload
 
 LENGTH = struct.Struct("<I")
-LIVE = b"\1"
 _MAX_FDS = 32
 # Descriptors must not outlive an exec in the receiver; macOS cannot say so on arrival.
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Load(msgspec.Struct, tag=True, frozen=True):
-    """Bring user code into memory; answered by Loaded or LoadFailed."""
+    """Bring user code into memory; one descriptor for output comes along. Answered by Loaded or LoadFailed."""
 
     preload: Preload
+    name: str
 
 
-class Fork(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Start a process; answered on the new process's own line, by Born or Unborn.
+class Fork(msgspec.Struct, tag=True, frozen=True):
+    """Fork a twin, whose line comes along; answered on that line by Born or Unborn.
 
     Attributes:
-        become: The zygote itself turns into the process; for code that must not be forked.
-        fds: Names of the descriptors sent along: "output", "line", or a listener's name.
+        for_code: The twin will load users' code, so whatever else it may need is to be in memory first.
+    """
+
+    for_code: bool
+
+
+class Run(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """Stop being a zygote and become this process; not answered.
+
+    Descriptors come along: one for output, and one for each listener.
     """
 
     name: str
     entry: str
     payload: bytes
     env: dict[str, str]
-    fds: tuple[str, ...]
+    listeners: tuple[str, ...]
     node_id: str
     instance_dir: str
-    become: bool = False
 
 
 class Loaded(msgspec.Struct, tag=True, frozen=True):
@@ -57,7 +64,7 @@ class LoadFailed(msgspec.Struct, tag=True, frozen=True):
 
 
 class Born(msgspec.Struct, tag=True, frozen=True):
-    """The process exists and waits for leave to live."""
+    """The twin exists and waits for orders."""
 
     pid: int
 
@@ -68,7 +75,7 @@ class Unborn(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
-Order = Load | Fork
+Order = Load | Fork | Run
 Report = Loaded | LoadFailed | Born | Unborn
 
 _encode = msgspec.msgpack.Encoder().encode

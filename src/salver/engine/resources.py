@@ -99,16 +99,6 @@ class Ledger:
         )
 
 
-def possible(total: Mapping[str, float], wanted: Mapping[str, float], *, strict_cpus: bool) -> str | None:
-    """Return the name of a resource of which even an idle node has too little, or None."""
-    for name, amount in wanted.items():
-        if name == CPU and not strict_cpus:
-            continue
-        if amount > total.get(name, 0.0):
-            return name
-    return None
-
-
 def _units_of(amount: float) -> int:
     # What is asked for is rounded up, and what there is down: crumbs must not add up to more than there is.
     return math.ceil(round(amount * _UNIT, 3))

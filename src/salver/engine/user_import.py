@@ -19,6 +19,7 @@ from salver.schema.application import Preload
 from salver.schema.settings import replace_environment
 
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel", "/dev/davinci", "/dev/habanalabs")
+EVENT_LOOP = "made an event loop"
 # Lets torch.cuda.is_available() ask without a CUDA context, which no fork survives.
 _HARMLESS_GPU_CHECK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
@@ -40,6 +41,8 @@ def load_and_report(preload: Preload) -> Loaded | LoadFailed:
 
 def _load(preload: Preload) -> None:
     replace_environment({**_HARMLESS_GPU_CHECK, **preload.env})
+    # Python looks at it when it starts, which was long ago.
+    sys.dont_write_bytecode = bool(preload.env.get("PYTHONDONTWRITEBYTECODE")) or sys.dont_write_bytecode
     try:
         os.chdir(preload.working_dir)
     except OSError as error:
@@ -64,10 +67,9 @@ def _why_unforkable(open_before: set[int]) -> str | None:
         return f"importing it started {threads - 1} native thread(s)"
     if child_pids():
         return "importing it started processes"
-    for fd in _open_fds() - open_before:
-        if (why := _why_unshareable(fd)) is not None:
-            return f"importing it {why}"
-    return None
+    whys = {why for fd in _open_fds() - open_before if (why := _why_unshareable(fd)) is not None}
+    # An event loop has sockets too, and says more.
+    return f"importing it {EVENT_LOOP if EVENT_LOOP in whys else min(whys)}" if whys else None
 
 
 def _threads_that_stay() -> int:
@@ -81,21 +83,27 @@ def _threads_that_stay() -> int:
 
 def _open_fds() -> set[int]:
     try:
-        return {int(name) for name in os.listdir("/proc/self/fd")}
+        listed = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         return set()
+    # The listing lists its own descriptor, whose number is free again.
+    return {fd for fd in listed if _is_open(fd)}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _why_unshareable(fd: int) -> str | None:
-    try:
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return "opened a socket"
-        target = str(Path(f"/proc/self/fd/{fd}").readlink())
-    except OSError:
-        # Gone: the listing itself was among what it listed.
-        return None
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return "opened a socket"
+    target = str(Path(f"/proc/self/fd/{fd}").readlink())
     if target == "anon_inode:[eventpoll]":
-        return "made an event loop"
+        return EVENT_LOOP
     if target.startswith(_ACCELERATORS):
         return f"opened {target}"
     return None

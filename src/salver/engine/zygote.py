@@ -1,9 +1,9 @@
 """The zygote: a process that holds imported code and forks others from it.
 
 It has one thread and no event loop, because only such a process may be forked safely. It forks twice: the process in
-between exits at once, so that the new process becomes a child of the agent (a child subreaper), which reaps all. A
-fork never returns into the zygote's loop: `serve` hands the new process's `Job` up to the interpreter's first frame,
-so that it ends like any program, with its exit handlers.
+between exits at once, so that the new process becomes a child of the agent (a child subreaper), which reaps all. What
+is forked is a zygote too, until it is ordered to run: `serve` then hands a `Job` up to the first frame, so
+that the process ends like any program, with its exit handlers.
 
 A zygote whose agent is gone may be the janitor: it ends what is left of the instance and removes its directory.
 """
@@ -19,23 +19,22 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from salver.engine.birth import LINE_FD, Job, begin, flush_output
+import msgspec
+
+from salver.engine.birth import PATIENT_WITH, Job, become_independent, flush_output, take_job, write_to
 from salver.engine.instances import remove_remains
-from salver.engine.orders import Born, Fork, LineClosed, Load, Unborn, receive_order, send_report
-from salver.engine.user_import import load_and_report
+from salver.engine.orders import Born, Fork, LineClosed, Load, Run, Unborn, receive_order, send_report
 from salver.lib.processes import die_with_parent, set_title
 
-ZYGOTE_ENTRY = "zygote"
+FORKING_IS_SAFE_HERE = sys.platform == "linux"
 # A parent's sockets close a moment before its children get another parent.
 AGENT_DEATH_S = 1.0
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """The instance a zygote belongs to.
 
     Attributes:
@@ -49,35 +48,33 @@ class Home:
 
 
 def serve(line: socket.socket, home: Home, warm: Iterable[str] = ()) -> Job:
-    """Follow orders until the agent is gone; returns only in a process that was just forked.
+    """Follow orders until one is to run something, which it returns, or the agent is gone.
 
     Args:
         warm: Modules to import while there is nothing else to do, so that what is forked need not.
     """
     set_title("salver zygote")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore(signal.SIGINT, *(PATIENT_WITH if home.janitor else ()))
     cold = deque(warm)
     while True:
-        while cold and not _is_waiting(line):
-            _import_quietly(cold.popleft())
+        _warm_up(cold, line)
         try:
             order, fds = receive_order(line)
         except LineClosed:
             _end(home)
-        if isinstance(order, Load):
-            report = load_and_report(order.preload)
-            flush_output()
-            send_report(line, report)
-            continue
-        job = _obey(order, fds, line, home)
-        if job is None:
-            continue
-        if order.entry != ZYGOTE_ENTRY:
-            return job
-        # The new process is a zygote itself: same loop, its own line, no duty as janitor.
-        set_title(order.name)
-        line = job.line
-        home = replace(home, janitor=False)
+        match order:
+            case Run():
+                line.close()
+                return take_job(order, fds, home.agent_pid)
+            case Load():
+                _load(order, fds[0], line)
+            case Fork(for_code):
+                if for_code:
+                    _warm_up(cold)
+                twin_line = _fork_twin(fds[0], line, home.agent_pid)
+                if twin_line is not None:
+                    line, cold = twin_line, deque()
+                    home = msgspec.structs.replace(home, janitor=False)
 
 
 def main() -> None:
@@ -109,31 +106,49 @@ def _is_waiting(line: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _import_quietly(module: str) -> None:
+def _ignore(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _warm_up(cold: deque[str], line: socket.socket | None = None) -> None:
+    """Import what is not imported yet; with a line, only until an order comes."""
     gc.disable()
-    # Whoever needs it will see why it cannot be imported.
-    with contextlib.suppress(Exception):
-        importlib.import_module(module)
+    while cold and (line is None or not _is_waiting(line)):
+        # Whoever needs it will see why it cannot be imported.
+        with contextlib.suppress(Exception):
+            importlib.import_module(cold.popleft())
     gc.enable()
 
 
-def _obey(order: Fork, fds: list[int], line: socket.socket, home: Home) -> Job | None:
-    """Start a process; return its job in the new process, None in the zygote."""
-    named = dict(zip(order.fds, fds, strict=True))
-    forked_by = None if order.become else _fork_twice(named[LINE_FD])
-    if order.become or forked_by is not None:
-        line.close()
-        return begin(order, named, agent_pid=home.agent_pid, forked_by=forked_by)
-    for fd in fds:
-        os.close(fd)
-    return None
+def _load(order: Load, output: int, line: socket.socket) -> None:
+    from salver.engine.user_import import load_and_report  # noqa: PLC0415 - not on the way of the first processes
+
+    write_to(output)
+    set_title(order.name)
+    report = load_and_report(order.preload)
+    flush_output()
+    send_report(line, report)
 
 
-def _fork_twice(line_fd: int) -> int | None:
-    """Fork; return the pid of the process in between in the new process, None in the zygote."""
+def _fork_twin(line_fd: int, line: socket.socket, agent_pid: int) -> socket.socket | None:
+    """Fork; return the twin's line in the twin, None in the zygote."""
     flush_output()
     # What is here now is not for the garbage collector of any fork: looking at it would copy it.
     gc.freeze()
+    forked_by = _fork_twice(line_fd)
+    if forked_by is None:
+        os.close(line_fd)
+        return None
+    line.close()
+    become_independent(agent_pid, forked_by)
+    twin_line = socket.socket(fileno=line_fd)
+    send_report(twin_line, Born(os.getpid()))
+    return twin_line
+
+
+def _fork_twice(line_fd: int) -> int | None:
+    """Fork; return the pid of the process in between in the twin, None in the zygote."""
     between = _fork(line_fd)
     if between == 0:
         between = os.getpid()

@@ -37,8 +37,14 @@ class ChannelOwner(Protocol):
     def on_room(self, channel: "Channel") -> None:
         """The replica holds a slot for us; it must be used or passed on."""
 
+    def on_rejected(self, outgoing: Outgoing) -> None:
+        """The replica is full and did not take a request, but will call us back."""
+
+    def on_full(self) -> None:
+        """A replica that was asked for room has none, but will call us back."""
+
     def on_returned(self, outgoing: Outgoing) -> None:
-        """The replica did not take a request, which must go elsewhere."""
+        """The replica is gone; a request that it did not take, or that may be repeated, must go elsewhere."""
 
     def on_channel_closed(self, channel: "Channel") -> None:
         """The replica is gone."""
@@ -50,7 +56,7 @@ class Channel:
     Attributes:
         in_flight: What was sent and is not answered, by stream.
         others: How many requests of other callers the replica had when it answered last.
-        blocked: The replica has refused us since it last had room.
+        blocked: We stand in line at the replica; it calls us when it has room.
 
     Args:
         dial: Opens the connection.
@@ -130,6 +136,14 @@ class Channel:
         if more_waiting:
             self.connection.send(WAIT, 0)
 
+    def ask_for_room(self) -> bool:
+        """Stand in line without sending a request; say whether there is a connection to ask on."""
+        if self._connection is None:
+            return False
+        self.blocked = True
+        self._connection.send(WAIT, 0)
+        return True
+
     def retire(self) -> None:
         """Take no more requests; the connection closes when the last answer is in."""
         self.limit = 0
@@ -182,13 +196,15 @@ class Channel:
         if outgoing is None:
             if kind == ROOM:
                 self._owner.on_room(self)
+            elif kind == REJECT and not stream:
+                self._owner.on_full()
             return
         if kind == REJECT:
             del self.in_flight[stream]
             self.blocked = True
             # A refusal is no failed attempt: user code never saw the request.
             outgoing.attempts -= 1
-            self._owner.on_returned(outgoing)
+            self._owner.on_rejected(outgoing)
             self._close_if_done()
             return
         last = kind in _LAST_KINDS or (kind == RESPONSE and not flags & MORE)

@@ -102,9 +102,12 @@ class Router:
             self._refuse_excess(replicas)
 
     def close(self) -> None:
-        """Close all channels; what waits is refused, what is in flight is lost."""
-        self._refuse_waiting("this process disconnects from the instance")
-        for channel in list(self._channels.values()):
+        """Close all channels for good; what waits or comes later is refused, what is in flight is lost."""
+        reason = "this process has left the instance"
+        channels, self._channels, self._choices = self._channels, {}, []
+        self._set = Replicas(unavailable=reason)
+        self._refuse_waiting(reason)
+        for channel in channels.values():
             channel.close()
 
     # ChannelOwner
@@ -122,24 +125,29 @@ class Router:
         else:
             channel.use_held(outgoing, more_waiting=self._num_waiting > 0)
 
+    def on_rejected(self, outgoing: Outgoing) -> None:
+        """Let a request wait again, and look for room elsewhere; part of ChannelOwner."""
+        self._wait_again(outgoing)
+        self._seek_room()
+
+    def on_full(self) -> None:
+        """Look for room elsewhere; part of ChannelOwner."""
+        self._seek_room()
+
     def on_returned(self, outgoing: Outgoing) -> None:
         """Send a request elsewhere, before all that came later; part of ChannelOwner."""
-        outgoing.channel = None
-        if outgoing.abandoned:
-            return
-        reason = self._set.unavailable if self._set is not None else None
-        if (channel := self._choose()) is not None:
-            channel.send(outgoing)
-        elif not self._choices and reason is not None:
-            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+        channel = self._choose()
+        if channel is None or outgoing.abandoned:
+            self._wait_again(outgoing)
         else:
-            self._wait_in_order(outgoing)
+            channel.send(outgoing)
 
     def on_channel_closed(self, channel: Channel) -> None:
         """Stop choosing a replica whose connection broke; part of ChannelOwner."""
         if self._channels.get(channel.entry.replica) is channel:
             del self._channels[channel.entry.replica]
             self._choices = list(self._channels.values())
+        self._seek_room()
 
     def _choose(self) -> Channel | None:
         choices = self._choices
@@ -173,7 +181,25 @@ class Router:
                 return outgoing
         return None
 
-    def _wait_in_order(self, outgoing: Outgoing) -> None:
+    def _seek_room(self) -> None:
+        """Ask one more replica for room, if requests wait and one may have it.
+
+        The requests stay here meanwhile, so that whoever calls back first gets one. Were they sent from one full
+        replica to the next, two callers could hold for ever the slots that each other's requests are refused for.
+        """
+        if self._num_waiting and (channel := self._choose()) is not None and not channel.ask_for_room():
+            outgoing = self._next_waiting()
+            if outgoing is not None:
+                channel.send(outgoing)
+
+    def _wait_again(self, outgoing: Outgoing) -> None:
+        outgoing.channel = None
+        if outgoing.abandoned:
+            return
+        reason = self._set.unavailable if self._set is not None else None
+        if not self._choices and reason is not None:
+            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+            return
         waiting = self._waiting
         place = next((index for index, each in enumerate(waiting) if each.order > outgoing.order), len(waiting))
         waiting.insert(place, outgoing)

@@ -10,6 +10,7 @@ from salver.handle.router import Router
 from salver.lib.tasks import Tasks
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import ReplicaEntry, Replicas, TopicValue, replicas_topic
+from salver.transport.sockets import Dial, dial
 from salver.transport.wire import VERSION, Hello
 
 
@@ -19,13 +20,15 @@ class Routers:
     Args:
         role: What this process is; replicas read it in the greeting.
         name: This process's name.
+        dial: Opens connections to replicas.
 
     Attributes:
         tasks: Owns what works for calls in the background.
     """
 
-    def __init__(self, link: ControllerLink, *, role: str, name: str, tasks: Tasks) -> None:
+    def __init__(self, link: ControllerLink, *, role: str, name: str, tasks: Tasks, dial: Dial = dial) -> None:
         self._link = link
+        self._dial = dial
         self.tasks = tasks
         self._greeting = msgspec.msgpack.encode(Hello(VERSION, role, name))
         self._routers: dict[DeploymentID, Router] = {}
@@ -46,7 +49,7 @@ class Routers:
         self._routers.clear()
 
     def _open_channel(self, entry: ReplicaEntry, router: Router) -> Channel:
-        return Channel(entry, router, self.tasks, self._greeting)
+        return Channel(entry, router, self.tasks, self._greeting, self._dial)
 
 
 def _update(router: Router, value: TopicValue) -> None:

@@ -1,10 +1,9 @@
 """Objects that a zygote unpickled once for all the processes it forks, by digest."""
 
+import pickle
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
-
-import cloudpickle
 
 _objects: dict[str, Any] = {}
 
@@ -18,7 +17,7 @@ def load_all(blobs: Mapping[str, bytes]) -> None:
     """Unpickle the blobs that are not here yet; errors of the user's code pass through."""
     for digest, blob in blobs.items():
         if digest not in _objects:
-            _objects[digest] = cloudpickle.loads(blob)
+            _objects[digest] = pickle.loads(blob)
 
 
 def get(digest: str) -> Any:

@@ -13,6 +13,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
+_SMALLEST_TITLE = 16
+
 _linux = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True) if _linux else None
 
@@ -43,11 +45,12 @@ def set_title(title: str) -> None:
 
 
 def _replace_command_line(title: str) -> None:
-    # `ps` reads the arguments from where the kernel put them at exec. A last byte other than 0 would make it read on.
+    # `ps` reads the arguments from where the kernel put them at exec. A last byte other than 0 tells the kernel that
+    # they are a title now, which ends at the first 0.
     start, end = (int(each) for each in _stat_of("self")[45:47])
-    if 0 < start < end:
-        room = end - start
-        ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+    room = end - start
+    if start > 0 and room > _SMALLEST_TITLE:
+        ctypes.memmove(start, title.encode()[: room - 2].ljust(room - 1, b"\0") + b"\1", room)
 
 
 def count_threads() -> int:
@@ -60,12 +63,13 @@ def count_threads() -> int:
 
 
 def child_pids() -> list[int]:
-    """Return the pids of this process's children; none where the system does not tell."""
+    """Return the pids of this process's living children; none where the system does not tell."""
     try:
         tasks = os.listdir("/proc/self/task")
-        return [int(pid) for task in tasks for pid in Path(f"/proc/self/task/{task}/children").read_text().split()]
+        children = [pid for task in tasks for pid in Path(f"/proc/self/task/{task}/children").read_text().split()]
     except OSError:
         return []
+    return [pid for pid in map(int, children) if _is_alive(pid)]
 
 
 def reap_one(before: Callable[[int], None]) -> tuple[int, int] | None:

@@ -12,9 +12,13 @@ def user_traceback(error: BaseException) -> str:
 
     It can always be encoded as UTF-8, whatever the error's text is.
     """
-    report = traceback.TracebackException.from_exception(error)
-    _drop_our_frames(report)
-    return encodable("".join(report.format()).rstrip())
+    try:
+        report = traceback.TracebackException.from_exception(error)
+        _drop_our_frames(report)
+        text = "".join(report.format())
+    except Exception as problem:  # noqa: BLE001 - attributes of the user's exceptions are the user's code
+        text = f"{type(error).__name__} (its traceback cannot be shown: {type(problem).__name__})"
+    return encodable(text.rstrip())
 
 
 def encodable(text: str) -> str:
@@ -23,9 +27,11 @@ def encodable(text: str) -> str:
 
 
 def _drop_our_frames(report: traceback.TracebackException) -> None:
-    kept = [frame for frame in report.stack if not frame.filename.startswith(_OURS)]
-    if kept:
-        report.stack = traceback.StackSummary.from_list(kept)
-    for other in (report.__cause__, report.__context__, *(report.exceptions or ())):
-        if other is not None:
-            _drop_our_frames(other)
+    # No recursion: a loop that tries again can chain more exceptions than the stack is deep.
+    waiting: list[traceback.TracebackException | None] = [report]
+    while waiting:
+        each = waiting.pop()
+        if each is not None:
+            kept = [frame for frame in each.stack if not frame.filename.startswith(_OURS)]
+            each.stack = traceback.StackSummary.from_list(kept) if kept else each.stack
+            waiting += [each.__cause__, each.__context__, *(each.exceptions or ())]

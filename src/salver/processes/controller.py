@@ -9,19 +9,14 @@ import msgspec
 from salver.controller.builds import Builds
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.controller import Controller
-from salver.controller.desired import Desired
-from salver.controller.executor import Executor
-from salver.controller.loop import ControlLoop
-from salver.controller.observed import Observed
+from salver.controller.plane import wired
 from salver.controller.proxies import Proxies
-from salver.controller.publisher import Publisher
-from salver.controller.snapshots import Snapshots
 from salver.engine.base import ProcessContext
 from salver.engine.local import LocalEngine
 from salver.engine.store import SqliteStore
 from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
-from salver.schema.process_payloads import ControllerPayload
+from salver.schema.process_payloads import ControllerPayload, ProxyPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.peer import Peer
@@ -50,41 +45,19 @@ async def _run(payload: ControllerPayload, context: ProcessContext) -> None:
     clock = MonotonicClock()
     address = unix_address(context.socket_path)
     engine = await LocalEngine.connect(payload.agent_address, tasks=tasks)
-    desired, observed, snapshots = Desired(), Observed(), Snapshots()
-    publisher = Publisher(desired, observed, snapshots)
-    loop = ControlLoop(desired, observed, publisher, clock, tasks)
-    executor = Executor(
-        engine,
-        controller_address=address,
-        expose_tracebacks=payload.expose_tracebacks,
-        on_event=loop.feed,
-        tasks=tasks,
+    plane = wired(
+        engine, controller_address=address, expose_tracebacks=payload.expose_tracebacks, clock=clock, tasks=tasks
     )
-    loop.act_through(executor)
     checkpoint = Checkpoint(SqliteStore(f"{context.instance_dir}/{CHECKPOINT_FILE}"))
-    controller = Controller(
-        engine=engine,
-        desired=desired,
-        observed=observed,
-        snapshots=snapshots,
-        publisher=publisher,
-        loop=loop,
-        executor=executor,
-        checkpoint=checkpoint,
-        strict_cpus=payload.strict_cpus,
-    )
-    proxies = Proxies(
-        engine,
-        controller_address=address,
-        http=payload.http,
-        listeners=payload.proxy_listeners,
-        on_status=publisher.proxy_changed,
-        clock=clock,
-        tasks=tasks,
-    )
-    controller.attend(Builds(engine, controller_address=address, on_failure=controller.build_failed), proxies)
+    controller = Controller(engine, plane, checkpoint, strict_cpus=payload.strict_cpus)
+    builds = Builds(engine, controller_address=address, on_failure=controller.build_failed, tasks=tasks)
+    proxy_payloads = [
+        ProxyPayload(controller_address=address, http=payload.http, listener=each) for each in payload.proxy_listeners
+    ]
+    proxies = Proxies(engine, proxy_payloads, on_status=plane.publisher.proxy_changed, clock=clock, tasks=tasks)
+    controller.attend(builds, proxies)
     await listen(address, lambda: Peer(controller, role="controller", name="controller", tasks=tasks))
-    tasks.start(loop.run(), name="control loop")
+    tasks.start(plane.loop.run(), name="control loop")
     # The agent takes this first question as the sign that the controller can be reached.
     await engine.nodes()
     await proxies.start()

@@ -46,7 +46,7 @@ async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
     link = ControllerLink(role="proxy", name=context.name, tasks=tasks, on_ask=answer)
     await link.connect(payload.controller_address)
     routers = Routers(link, role="proxy", name=context.name, tasks=tasks)
-    server = ProxyServer(link, routers, payload.http, tasks)
+    server = ProxyServer(link, routers, payload.http, asyncio.get_running_loop())
     servers.append(server)
     await server.start(context.listeners[payload.listener])
     link.tell(ProxyReady(context.node_id, 0))

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 
 import msgspec
 import uvloop
@@ -44,7 +46,10 @@ class _Replica:
         self._server: ReplicaServer | None = None
 
     async def run(self) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
+        loop.set_default_executor(ThreadPoolExecutor(min(32, max(1, ceil(self._payload.num_cpus)) + 4)))
         link = ControllerLink(
             role="replica",
             name=self._context.name,
@@ -54,7 +59,7 @@ class _Replica:
         await link.connect(self._payload.controller_address)
         routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
         app_name = self._payload.replica.deployment_id.app_name
-        set_session(Session(asyncio.get_running_loop(), link, routers, self._payload.controller_address, app_name))
+        set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
         try:
             user_code = await self._construct()
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
@@ -92,6 +97,7 @@ class _Replica:
         link.tell(ReplicaReady(self._payload.replica, address, 0))
         await self._stop.wait()
         listener.close()
+        server.close()
 
     async def _finalize(self, user_code: UserCode) -> None:
         try:
@@ -104,7 +110,7 @@ class _Replica:
             case Drain() if self._server is not None:
                 await self._server.drain()
             case Reconfigure() if self._server is not None:
-                self._server.admission.change_limit(message.max_ongoing_requests)
+                self._server.change_limit(message.max_ongoing_requests)
                 if message.user_config_changed:
                     await self._server.user_code.reconfigure(message.user_config)
             case _:

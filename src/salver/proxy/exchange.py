@@ -1,18 +1,24 @@
 """One HTTP request on its way through the proxy: from parsed head to written answer."""
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from salver.handle.outgoing import Outgoing
 from salver.proxy.heads import Head, outcome_head
+from salver.proxy.limits import GRANT_SIZE_BYTES
+from salver.proxy.parsing import Request
 from salver.schema.errors import ReplicaDiedError, SalverError
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
+from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.wire import CHUNK, CREDIT, END, HTTP, MORE, RESPONSE, CreditHead, HttpHead
 
 if TYPE_CHECKING:
     from salver.handle.channel import Channel
     from salver.handle.router import Router
+
+logger = logging.getLogger(LOGGER_NAME)
 
 _encode = msgspec.msgpack.Encoder().encode
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
@@ -44,9 +50,14 @@ class Exchange(Outgoing):
     """A request and its answer.
 
     Attributes:
-        method: The request's method.
+        request_id: For the answer's header.
         keep_alive: The connection may serve another request after this one.
-        began_at: Loop time when its head was complete.
+        began_at: Loop time when it was given to the router.
+        is_head: The answer has no body, whatever the replica sends.
+        is_old: The client speaks HTTP/1.0.
+        started: The client was sent something.
+        chunked: The answer's body is sent in chunks.
+        missing: Bytes of the body that its announced length still asks for, or None where none was announced.
     """
 
     __slots__ = (
@@ -57,40 +68,44 @@ class Exchange(Outgoing):
         "began_at",
         "chunked",
         "is_head",
+        "is_old",
         "keep_alive",
+        "missing",
         "request_id",
         "router",
         "started",
     )
 
     def __init__(
-        self, client: Client, router: "Router | None", head: HttpHead, body: bytes, *, keep_alive: bool, began_at: float
+        self, client: Client, router: "Router | None", head: HttpHead, request: Request, began_at: float
     ) -> None:
         self.channel = None
         self.stream = 0
         self.attempts = 0
         self.abandoned = False
         self.router = router
-        self.request_id = head.request_id
+        self.request_id = request.request_id
         self.is_head = head.method == "HEAD"
-        self.keep_alive = keep_alive
+        self.is_old = head.http_version != "1.1"
+        self.keep_alive = request.keep_alive
         self.began_at = began_at
         self.started = False
         self.chunked = False
+        self.missing: int | None = None
         self._client = client
         self._head = head
-        self._body = body
+        self._body = bytes(request.body)
         self._owed = 0
 
     def cancel(self) -> None:
-        """The client is gone, or its time is over."""
+        """Nobody waits for the answer any longer."""
         if self.router is not None:
             self.router.cancel(self)
 
     def client_keeps_up(self) -> None:
         """The client reads again: let the replica send what was held back."""
         if self._owed and self.channel is not None and not self.channel.closed:
-            self._grant(self._owed)
+            self._grant()
 
     # Outgoing
 
@@ -98,14 +113,14 @@ class Exchange(Outgoing):
         """Send the request to a replica; part of Outgoing."""
         channel.connection.send(HTTP, stream, _encode(self._head), self._body, flags)
 
-    def on_frame(self, kind: int, flags: int, load: int, header: bytes, body: bytes) -> None:
+    def on_frame(self, kind: int, flags: int, _load: int, header: bytes, body: bytes) -> None:
         """Pass a piece of the answer on; part of Outgoing."""
         if kind == RESPONSE:
             self._on_response(flags, header, body)
         elif kind == CHUNK:
             self._owed += len(body)
-            if self._client.write_more(self, body):
-                self._grant(self._owed)
+            if self._client.write_more(self, body) and self._owed >= GRANT_SIZE_BYTES:
+                self._grant()
         elif kind == END:
             self._client.write_end(self, body)
         elif self.started:
@@ -122,7 +137,7 @@ class Exchange(Outgoing):
         if self.started:
             self._client.cut()
         else:
-            self._answer(outcome_of(ReplicaDiedError(replica, self.request_id)))
+            self._answer(outcome_of(ReplicaDiedError(replica, self._head.request_id)))
 
     def on_refused(self, error: SalverError) -> None:
         """Part of Outgoing."""
@@ -131,7 +146,9 @@ class Exchange(Outgoing):
     def _on_response(self, flags: int, header: bytes, body: bytes) -> None:
         try:
             head = self._client.read_head(header)
-        except ValueError:
+        except ValueError as error:
+            logger.error("request %s: the answer cannot be written as HTTP: %s", self._head.request_id, error)
+            self.cancel()
             self._answer(INTERNAL_ERROR)
             return
         self.started = True
@@ -141,10 +158,11 @@ class Exchange(Outgoing):
             self._owed = len(body)
             self._client.write_start(self, head, body)
 
-    def _grant(self, size_bytes: int) -> None:
-        self._owed = 0
+    def _grant(self) -> None:
+        """Let the replica send as much again as the client has taken."""
+        owed, self._owed = self._owed, 0
         if self.channel is not None:
-            self.channel.connection.send(CREDIT, self.stream, _encode(CreditHead(size_bytes)))
+            self.channel.connection.send(CREDIT, self.stream, _encode(CreditHead(owed)))
 
     def _answer(self, outcome: Outcome) -> None:
         self.started = True

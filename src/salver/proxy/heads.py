@@ -1,5 +1,7 @@
 """Status lines and headers as bytes. Pure."""
 
+import re
+from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
@@ -9,38 +11,54 @@ from salver.transport.wire import ResponseHead
 
 _decode = msgspec.msgpack.Decoder(ResponseHead).decode
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
+# What belongs to one connection is not the replica's to say; the last three are written by the proxy.
+_LEFT_OUT = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+    | {b"content-length", b"date", b"x-request-id"}
+)
 _NO_BODY = frozenset({204, 304})
 _MAX_CACHED = 4096
 _MAX_CACHED_SIZE_BYTES = 512
+_is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_is_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+_is_length = re.compile(rb"[0-9]{1,18}").fullmatch
 
 
 class Head:
     """A response's head, ready to be written but for what differs between requests.
 
     Attributes:
-        text: Status line and headers, without the empty line that ends them.
-        sized: The replica gave a content-length.
+        text: Status line and headers, without the content-length and the empty line that ends them.
+        length: The content-length that the replica gave, or None.
+        whole: The text with that content-length.
         bodyless: The status forbids a body.
     """
 
-    __slots__ = ("bodyless", "sized", "status", "text")
+    __slots__ = ("bodyless", "length", "status", "text", "whole")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if not 200 <= status <= 999:  # noqa: PLR2004 - what comes before 200 is no answer
+            raise ValueError(f"{status} is no status of an answer")
         self.status = status
-        self.bodyless = status in _NO_BODY or status < 200  # noqa: PLR2004 - informational
-        self.sized = False
+        self.bodyless = status in _NO_BODY
+        lengths = [value for name, value in headers if name.lower() == b"content-length"]
+        self.length = _agreed(lengths) if lengths and not self.bodyless else None
         parts = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))]
         for name, value in headers:
             lower = name.lower()
-            if lower in _HOP_BY_HOP:
+            if lower in _LEFT_OUT:
                 continue
-            if _breaks_out(name) or _breaks_out(value):
-                raise ValueError(f"header {name!r} holds a line break")
-            if lower == b"content-length":
-                self.sized = True
+            if not _is_token(name) or not _is_value(value):
+                raise ValueError(f"{name!r}: {value!r} is no header")
             parts.append(b"%b: %b\r\n" % (name, value))
         self.text = b"".join(parts)
+        self.whole = self.text if self.length is None else b"%bcontent-length: %d\r\n" % (self.text, self.length)
+
+    def sized(self, size: int) -> bytes:
+        """Return the head of a body of this size."""
+        if self.length == size:
+            return self.whole
+        return self.text if self.bodyless else b"%bcontent-length: %d\r\n" % (self.text, size)
 
 
 class Heads:
@@ -53,21 +71,34 @@ class Heads:
         """Return the head for a replica's encoded one.
 
         Raises:
-            ValueError: A header would break out of its line.
+            ValueError: It cannot be written as HTTP.
         """
-        head = self._cache.get(encoded)
-        if head is None:
+        return self._cache.get(encoded) or self._read(encoded)
+
+    def _read(self, encoded: bytes) -> Head:
+        try:
             decoded = _decode(encoded)
-            head = Head(decoded.status, decoded.headers)
-            if len(self._cache) < _MAX_CACHED and len(encoded) <= _MAX_CACHED_SIZE_BYTES:
-                self._cache[encoded] = head
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from None
+        head = Head(decoded.status, decoded.headers)
+        if len(encoded) <= _MAX_CACHED_SIZE_BYTES:
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            self._cache[encoded] = head
         return head
+
+
+def _agreed(lengths: list[bytes]) -> int:
+    if len(set(lengths)) != 1 or not _is_length(lengths[0]):
+        raise ValueError(f"{lengths} is no content-length")
+    return int(lengths[0])
 
 
 def outcome_head(outcome: Outcome) -> Head:
     """Return the head of an answer that the system makes."""
-    return Head(outcome.status, [*outcome.headers, (b"content-length", b"%d" % len(outcome.body))])
+    return _outcome_head(outcome.status, outcome.headers, len(outcome.body))
 
 
-def _breaks_out(text: bytes) -> bool:
-    return b"\n" in text or b"\r" in text or b"\0" in text
+@lru_cache(maxsize=1024)
+def _outcome_head(status: int, headers: tuple[tuple[bytes, bytes], ...], size: int) -> Head:
+    return Head(status, [*headers, (b"content-length", b"%d" % size)])

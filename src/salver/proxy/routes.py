@@ -22,6 +22,9 @@ class RouteTable:
     Args:
         routes: Prefixes and their applications.
         root_path: A prefix that a proxy in front of this one leaves on paths; it is taken off before matching.
+
+    Attributes:
+        by_prefix: Application by prefix.
     """
 
     def __init__(self, routes: Routes, root_path: str = "") -> None:
@@ -37,10 +40,10 @@ class RouteTable:
         matches = self._matches
         root = self._root_path
         if root and (path == root or path.startswith(root + "/")):
-            path = path[len(root) :] or "/"
+            path = path[len(root) :]
         while path:
             found = matches.get(path)
             if found is not None:
                 return found
-            path = path[: path.rfind("/")] if path != "/" else ""
+            path = path[: max(0, path.rfind("/"))]
         return matches.get("/")

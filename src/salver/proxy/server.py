@@ -6,18 +6,19 @@ import socket
 from email.utils import formatdate
 
 from salver.handle.link import ControllerLink
-from salver.handle.router import Router
 from salver.handle.routers import Routers
 from salver.lib.clock import wall_time_s
-from salver.lib.tasks import Tasks
 from salver.proxy.heads import Heads
 from salver.proxy.http import HttpConnection
-from salver.proxy.limits import REQUEST_TIMEOUT_S, SWEEP_PERIOD_S
+from salver.proxy.limits import SWEEP_PERIOD_S
+from salver.proxy.places import Places
 from salver.proxy.routes import RouteTable
 from salver.schema.http import HTTPOptions
-from salver.schema.ids import DeploymentID
 from salver.schema.messages import ROUTES_TOPIC, Routes, TopicValue
 from salver.schema.outcomes import Outcome
+
+BACKLOG = 4096
+"""Connections that wait while no proxy accepts them; listening anew with fewer would shrink the agent's."""
 
 _JSON = (b"content-type", b"application/json")
 _HEALTHY = Outcome(200, b"success")
@@ -31,23 +32,26 @@ class ProxyServer:
     Args:
         link: Line to the controller, which tells the routes.
         routers: This process's routers.
+        loop: Tells the time, and calls back.
     """
 
-    def __init__(self, link: ControllerLink, routers: Routers, options: HTTPOptions, tasks: Tasks) -> None:
-        self.routes = RouteTable(Routes(), options.root_path)
+    def __init__(
+        self, link: ControllerLink, routers: Routers, options: HTTPOptions, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.options = options
         self.heads = Heads()
         self.date = b""
         self.draining = False
         self._link = link
         self._routers = routers
-        self._options = options
-        self._tasks = tasks
+        self._loop = loop
         self._connections: set[HttpConnection] = set()
         self._server: asyncio.Server | None = None
         self._known = asyncio.Event()
-        self._empty = asyncio.Event()
+        self._closed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._second = 0
+        self._second = -1
+        self.places = self._places(Routes())
 
     async def start(self, listener: socket.socket) -> None:
         """Accept clients as soon as the routes are known."""
@@ -55,8 +59,9 @@ class ProxyServer:
         await self._known.wait()
         self._sweep()
         listener.setblocking(False)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: HttpConnection(self), sock=listener)
+        self._server = await self._loop.create_server(
+            lambda: HttpConnection(self, self._loop), sock=listener, backlog=BACKLOG
+        )
 
     async def drain(self) -> None:
         """Accept nobody new, and return when every client has its answer."""
@@ -66,8 +71,8 @@ class ProxyServer:
         for connection in list(self._connections):
             connection.finish()
         while self._connections:
-            self._empty.clear()
-            await self._empty.wait()
+            self._closed.clear()
+            await self._closed.wait()
 
     def close(self) -> None:
         """Stop the sweep."""
@@ -75,10 +80,6 @@ class ProxyServer:
             self._timer.cancel()
 
     # Site
-
-    def router(self, deployment: DeploymentID) -> Router:
-        """Return the router of a deployment; part of Site."""
-        return self._routers.get(deployment)
 
     def own_answer(self, path: str) -> Outcome | None:
         """Answer the reserved paths, whoever owns "/"; part of Site."""
@@ -90,7 +91,7 @@ class ProxyServer:
             return _NO_ROUTES
         if path == "/-/healthz":
             return _HEALTHY
-        return Outcome(200, json.dumps(self.routes.by_prefix, separators=(",", ":")).encode(), (_JSON,))
+        return Outcome(200, json.dumps(self.places.table.by_prefix, separators=(",", ":")).encode(), (_JSON,))
 
     def opened(self, connection: HttpConnection) -> None:
         """Part of Site."""
@@ -99,37 +100,25 @@ class ProxyServer:
     def closed(self, connection: HttpConnection) -> None:
         """Part of Site."""
         self._connections.discard(connection)
-        self._empty.set()
+        self._closed.set()
 
     def _routes_changed(self, value: TopicValue) -> None:
         if isinstance(value, Routes):
-            self.routes = RouteTable(value, self._options.root_path)
-            # Connections to replicas open before the first request needs them.
+            self.places = self._places(value)
+            # Who serves is known before the first request asks for it.
             for route in value.routes:
                 self._routers.get(route.ingress)
             self._known.set()
 
+    def _places(self, routes: Routes) -> Places:
+        return Places(RouteTable(routes, self.options.root_path), self._routers.get)
+
     def _sweep(self) -> None:
         """Look at all clients once; one timer for all costs less than one for each."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        self._timer = self._loop.call_later(SWEEP_PERIOD_S, self._sweep)
+        now = self._loop.time()
         if int(now) != self._second:
             self._second = int(now)
             self.date = b"date: %b\r\n" % formatdate(wall_time_s(), usegmt=True).encode()
         for connection in list(self._connections):
-            self._check(connection, now)
-        self._timer = loop.call_later(SWEEP_PERIOD_S, self._sweep)
-
-    def _check(self, connection: HttpConnection, now: float) -> None:
-        timeout_s = self._options.request_timeout_s
-        began = connection.running_since()
-        if began is not None:
-            if timeout_s is not None and timeout_s > 0 and now - began > timeout_s:
-                connection.time_out_request(timeout_s)
-        elif connection.request_began is not None:
-            if now - connection.request_began > REQUEST_TIMEOUT_S:
-                connection.time_out_arrival()
-        elif connection.idle_since is not None and now - connection.idle_since > self._options.keep_alive_timeout_s:
-            connection.finish()
-
-
+            connection.look(now)

@@ -49,11 +49,14 @@ class Admission(Generic[Caller]):
         if self._line:
             self._offer_free_slots()
 
-    def wait(self, caller: Caller) -> None:
-        """Put a caller in line; it stands there once however often it asks."""
-        if not self.closed and caller not in self._line:
+    def wait(self, caller: Caller) -> bool:
+        """Put a caller in line, where it stands once however often it asks; say whether it was offered a slot."""
+        if self.closed:
+            return False
+        if caller not in self._line:
             self._line[caller] = None
             self._offer_free_slots()
+        return caller not in self._line
 
     def give_up(self, caller: Caller) -> None:
         """A caller hands back one slot that was held for it."""

@@ -85,7 +85,7 @@ _CONVERSIONS: tuple[tuple[Any, Any], ...] = (
     (datetime.timedelta, lambda value: value.total_seconds()),
     ((set, frozenset, deque), list),
     (Mapping, dict),
-    ((bytes, bytearray), lambda value: bytes(value).decode()),
+    ((bytes, bytearray, memoryview), lambda value: bytes(value).decode()),
     ((uuid.UUID, pathlib.PurePath), str),
     (decimal.Decimal, _number),
     (BaseException, str),

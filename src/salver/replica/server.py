@@ -16,7 +16,7 @@ from salver.lib.tracebacks import user_traceback
 from salver.replica.admission import Admission
 from salver.replica.http import Answer, decode_head, failure_outcome, make_request
 from salver.replica.user_code import UserCode
-from salver.schema.errors import NoSuchMethod, RequestCancelledError
+from salver.schema.errors import NoSuchMethod, ProtocolError, RequestCancelledError
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.codec import dumps, loads
 from salver.transport.framing import FrameConnection
@@ -92,6 +92,11 @@ class ReplicaServer:
             self._idle.clear()
             await self._idle.wait()
 
+    def close(self) -> None:
+        """Cancel what runs and end all connections, from which callers learn that there will be no answer."""
+        for caller in list(self.callers):
+            caller.cut_off()
+
     def finished(self) -> None:
         """A request is finished."""
         self.admission.leave()
@@ -111,13 +116,19 @@ class Caller:
     def __init__(self, server: ReplicaServer) -> None:
         self._server = server
         self._connection: FrameConnection
-        self._running: dict[int, asyncio.Task[Any]] = {}
+        # None in place of the task: nobody waits for an answer any more.
+        self._running: dict[int, asyncio.Task[Any] | None] = {}
         self._answers: dict[int, Answer] = {}
         self._create_task = asyncio.get_running_loop().create_task
 
     def offer_slot(self) -> None:
         """Tell the caller that a slot is held for it."""
         self._connection.send(ROOM, 0)
+
+    def cut_off(self) -> None:
+        """Cancel the caller's requests and end its connection."""
+        self._cancel_all()
+        self._connection.abort()
 
     # FrameSink
 
@@ -140,8 +151,7 @@ class Caller:
 
     def on_closed(self, error: Exception | None) -> None:
         """Stop what the caller can no longer hear of; part of FrameSink."""
-        for stream in list(self._running):
-            self._cancel(stream)
+        self._cancel_all()
         self._server.left(self)
 
     def _on_control(self, kind: int, stream: int, header: bytes) -> None:
@@ -149,16 +159,25 @@ class Caller:
             self._cancel(stream)
         elif kind == CREDIT:
             if (answer := self._answers.get(stream)) is not None:
-                answer.grant(_decode_credit(header).size_bytes)
+                answer.grant(_credit(header))
         elif kind == PASS:
             self._server.admission.give_up(self)
         elif kind == WAIT:
-            self._server.admission.wait(self)
+            admission = self._server.admission
+            if not admission.wait(self):
+                self._connection.send(REJECT, 0, load=admission.taken)
+
+    def _cancel_all(self) -> None:
+        for stream in list(self._running):
+            self._cancel(stream)
 
     def _cancel(self, stream: int) -> None:
         task = self._running.get(stream)
-        if task is None:
+        answer = self._answers.get(stream)
+        if task is None or (answer is not None and answer.ended):
+            # What still runs after an answer is its background work, which the caller has no part in.
             return
+        self._running[stream] = None
         task.cancel()
         work: Any = task.get_coro()
         if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
@@ -180,7 +199,7 @@ class Caller:
                 await answer.run(result, request)
             else:
                 answer.write(result)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - user code may raise anything
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything, and only this request fails
             if not self._was_cancelled(stream):
                 self._http_failed(answer, error, request_id)
         finally:
@@ -197,10 +216,11 @@ class Caller:
             result = dumps(await server.user_code.call(method, args, kwargs))
             self._connection.send(RESULT, stream, b"", result, 0, server.admission.taken - 1)
         except asyncio.CancelledError:
-            self._send_error(stream, "salver", RequestCancelledError(request_id))
+            if not self._was_cancelled(stream):
+                self._send_error(stream, "salver", RequestCancelledError(request_id))
         except NoSuchMethod as error:
             self._send_error(stream, "salver", error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything, and only this request fails
             text = self._send_error(stream, "user", error)
             logger.warning("request %s: %s raised\n%s", request_id, method, text)
         finally:
@@ -208,17 +228,19 @@ class Caller:
 
     def _was_cancelled(self, stream: int) -> bool:
         """Say whether the caller cancelled the request or is gone, so that nobody waits for an answer."""
-        task = self._running.get(stream)
-        return task is not None and task.cancelling() > 0
+        return stream in self._running and self._running[stream] is None
 
     def _http_failed(self, answer: Answer, error: BaseException, request_id: str) -> None:
+        if answer.ended:
+            logger.error("request %s was answered, then raised:\n%s", request_id, user_traceback(error))
+            return
         outcome = failure_outcome(error, expose=self._server.expose_tracebacks)
         if outcome.status >= 500:  # noqa: PLR2004
             logger.error("request %s failed with %d:\n%s", request_id, outcome.status, user_traceback(error))
-        if not answer.started:
-            answer.write_outcome(outcome)
-        elif not answer.ended:
+        if answer.started:
             answer.break_off(error)
+        else:
+            answer.write_outcome(outcome)
 
     def _send_error(self, stream: int, kind: str, error: BaseException) -> str:
         text = user_traceback(error)
@@ -234,6 +256,13 @@ class Caller:
 
 def _offer(caller: Caller) -> None:
     caller.offer_slot()
+
+
+def _credit(header: bytes) -> int:
+    try:
+        return _decode_credit(header).size_bytes
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"a CREDIT frame's head is malformed: {error}") from None
 
 
 def _pickled(error: BaseException) -> bytes:

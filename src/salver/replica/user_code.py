@@ -5,8 +5,10 @@ import contextvars
 import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from salver.lib import preloaded
@@ -15,6 +17,8 @@ from salver.schema.application import CodeRef, ImportedCode
 from salver.schema.errors import NoSuchMethod, SalverError
 
 Servable = Callable[..., Any]
+
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
 def resolve(code: CodeRef) -> Servable:
@@ -96,7 +100,8 @@ class UserCode:
         """
         method = self._methods.get(name) or self._find(name)
         result = await self._run(method, args, kwargs)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if isinstance(result, _GENERATORS):
+            await _close(result)
             raise TypeError(
                 f"Method '{name}' returned a generator. You must use `handle.options(stream=True)` "
                 "to call generators on a deployment."
@@ -104,9 +109,18 @@ class UserCode:
         return result
 
     async def call_with_request(self, request: Any) -> Any:
-        """Call `__call__` for an HTTP request; one that takes nothing gets nothing."""
+        """Call `__call__` for an HTTP request; one that takes nothing gets nothing.
+
+        Raises:
+            NoSuchMethod: There is no `__call__`.
+            TypeError: It is a generator.
+        """
         method = self._methods.get("__call__") or self._find("__call__")
-        return await self._run(method, () if method.takes_nothing else (request,), {})
+        result = await self._run(method, () if method.takes_nothing else (request,), {})
+        if isinstance(result, _GENERATORS):
+            await _close(result)
+            raise TypeError("A handler returned a generator; return a starlette StreamingResponse of it instead.")
+        return result
 
     async def close(self) -> None:
         """Run the user's `__del__`, once."""
@@ -124,9 +138,15 @@ class UserCode:
     async def _run(self, method: _Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if method.is_async:
             return await method.function(*args, **kwargs)
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._threads, _in_thread, context, method.function, args, kwargs)
+        work = self._threads.submit(_in_thread, contextvars.copy_context(), method.function, args, kwargs)
+        try:
+            result = await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            if not work.cancel():
+                # Nothing stops a thread. The request keeps its slot until its code has ended, as any other does.
+                with suppress(BaseException):
+                    await asyncio.wrap_future(work)
+            raise
         return await result if inspect.isawaitable(result) else result
 
     def _find(self, name: str) -> _Method:
@@ -166,13 +186,23 @@ def _in_thread(
         raise RuntimeError("the handler raised StopIteration") from error
 
 
+async def _close(generator: Any) -> None:
+    """Run what a generator has in its `finally`; what that raises matters less than that it is a generator."""
+    with suppress(Exception):
+        await (generator.aclose() if inspect.isasyncgen(generator) else asyncio.to_thread(generator.close))
+
+
 def _never_finalize(instance: Any, finalizer: Callable[[Any], Any]) -> None:
     """Keep Python from running the finalizer of this instance when it is collected."""
+    finalized = {id(instance)}
 
     def finalize(other: Any) -> Any:
-        return None if id(other) == finalized else finalizer(other)
+        if id(other) not in finalized:
+            return finalizer(other)
+        # Whatever is made at the same place later has a finalizer again.
+        finalized.clear()
+        return None
 
-    finalized = id(instance)
     type(instance).__del__ = finalize
 
 

@@ -48,6 +48,7 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     code: CodeRef
     arguments: bytes
     max_ongoing_requests: int
+    num_cpus: float
     user_config: Any
     is_ingress: bool
     route_prefix: str | None

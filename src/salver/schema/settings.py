@@ -1,7 +1,6 @@
 """The one reader of the environment: SALVER_* variables."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +45,11 @@ def _log_level() -> str:
 
 
 def _user_runtime_dir() -> str:
-    return os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    if runtime_dir := os.environ.get("XDG_RUNTIME_DIR"):
+        return runtime_dir
+    import tempfile  # noqa: PLC0415 - takes longer to import than the rest of this room's settings
+
+    return tempfile.gettempdir()
 
 
 def inherited_environment() -> dict[str, str]:

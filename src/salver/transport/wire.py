@@ -6,6 +6,10 @@ A frame is a 16-byte head, then `header_size` bytes of msgpack, then raw body by
 
 `size` counts header and body. `stream` numbers a request on its connection; 0 is the connection itself. `load` is the
 number of requests the sender works on, in frames that a replica answers with.
+
+A full replica answers a request with REJECT and calls the connection back with ROOM, for which it holds a slot: the
+caller sends a request marked HELD, or PASS. WAIT asks for that without a request; while the replica is full it is
+answered with REJECT on stream 0.
 """
 
 import struct
@@ -16,10 +20,7 @@ import msgspec
 VERSION: Final = 1
 HEAD: Final = struct.Struct("<IIBBHI")
 HEAD_SIZE: Final = HEAD.size
-MAX_HEADER_SIZE_BYTES: Final = 0xFFFF
 MAX_FRAME_SIZE_BYTES: Final = 0xFFFFFFFF
-# Bodies above this travel as several frames under flow control.
-CHUNK_SIZE_BYTES: Final = 256 * 1024
 
 # Kinds. Requests flow from callers to replicas, answers back.
 HELLO: Final = 1

@@ -67,7 +67,7 @@ def raised_by(work: Callable[[], object]) -> BaseException:
         pytest.param(Frozen(3), ["code"], id="frozen dataclass"),
         pytest.param(OwnFile("me"), ["errno", "strerror", "filename", "owner"], id="OSError with a constructor"),
         pytest.param(FileNotFoundError(2, "no", "a", None, "b"), ["errno", "filename", "filename2"], id="OSError"),
-        pytest.param(raised_by(lambda: b"\xff".decode()), ["encoding", "object", "start", "end", "reason"], id="unicode"),
+        pytest.param(raised_by(b"\xff".decode), ["encoding", "object", "start", "end", "reason"], id="unicode"),
         pytest.param(raised_by(lambda: __import__("no_such_module")), ["name", "msg"], id="ImportError"),
         pytest.param(raised_by(lambda: compile("a b", "f.py", "exec")), ["filename", "lineno", "text"], id="syntax"),
         pytest.param(subprocess.CalledProcessError(1, "ls"), ["returncode", "cmd"], id="of the standard library"),

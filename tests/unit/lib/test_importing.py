@@ -115,10 +115,10 @@ def test_a_nested_attribute_is_followed() -> None:
 
 
 def test_a_misspelt_attribute_is_answered_with_the_nearest_name() -> None:
-    with pytest.raises(ImportFailed, match="Module 'json' has no attribute 'lods'. Did you mean 'loads'?"):
+    with pytest.raises(ImportFailed, match=r"Module 'json' has no attribute 'lods'\. Did you mean 'loads'\?"):
         get_attribute(import_module("json"), "lods")
 
 
 def test_an_attribute_with_no_near_name_is_just_missing() -> None:
-    with pytest.raises(ImportFailed, match="Module 'json' has no attribute 'qqqqqqq'.$"):
+    with pytest.raises(ImportFailed, match=r"Module 'json' has no attribute 'qqqqqqq'\.$"):
         get_attribute(import_module("json"), "qqqqqqq")

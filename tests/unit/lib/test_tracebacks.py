@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from salver.lib import tracebacks
+import salver
 from salver.lib.importing import import_module
 from salver.lib.tracebacks import encodable, user_traceback
 
@@ -45,12 +45,11 @@ def test_frames_of_ours_are_left_out_of_groups_too(tmp_path: Path, monkeypatch: 
     assert "importing.py" not in text
 
 
-def test_frames_of_a_directory_whose_name_begins_like_ours_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracebacks, "_OURS", (str(tmp_path / "salver") + "/",))
-    users = tmp_path / "salver_demo"
-    users.mkdir()
-    text = user_traceback(error_of(users, "raise ValueError('no')", monkeypatch))
-    assert "salver_demo" in text
+def test_frames_of_a_directory_whose_name_begins_like_ours_stay() -> None:
+    code = compile("raise ValueError('no')", f"{Path(salver.__file__).parent}_demo/main.py", "exec")
+    with pytest.raises(ValueError, match="no") as caught:
+        exec(code)
+    assert "salver_demo/main.py" in user_traceback(caught.value)
 
 
 def test_an_error_without_frames_of_the_users_keeps_all() -> None:

@@ -1,0 +1,1 @@
+"""The control plane's decisions: events in, commands out."""
