@@ -1,6 +1,7 @@
 """The control plane as its neighbours see it: wishes in, processes, snapshots and statuses out."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,7 @@ from salver.schema.messages import (
     Replicas,
     Shutdown,
     StatusReport,
+    Unsubscribe,
 )
 from salver.schema.status import DeploymentStatusTrigger, ReplicaState
 from salver.transport.peer import Refused
@@ -505,3 +507,31 @@ async def test_a_subscriber_that_is_gone_is_forgotten(plane: Plane) -> None:
     plane.driver.peer.close()
     await plane.until(lambda: not plane.plane.snapshots.is_watched(STATUS_TOPIC), "an unwatched topic")
     plane.driver.peer = other.peer
+
+
+async def test_who_unsubscribes_hears_nothing_more(plane: Plane) -> None:
+    status = plane.watch(STATUS_TOPIC)
+    await rest()
+    plane.driver.peer.tell(Unsubscribe(STATUS_TOPIC))
+    await running(plane)
+    assert len(status) == 1
+
+
+async def test_what_makes_no_sense_is_refused(plane: Plane) -> None:
+    with pytest.raises(Refused, match="a controller does not answer Done"):
+        await plane.ask(Done())
+    plane.driver.peer.tell(Done())
+    await plane.until(lambda: not plane.driver.peer.connected, "an end of the connection")
+
+
+async def test_warnings_of_the_build_are_logged(plane: Plane, caplog: pytest.LogCaptureFixture) -> None:
+    spec = msgspec.structs.replace(application(), warnings=("Model has no __call__.",))
+    with caplog.at_level(logging.WARNING, "salver"):
+        await plane.ask(Deploy(spec))
+    assert "shop: Model has no __call__." in caplog.text
+
+
+async def test_an_engine_that_grows_is_asked_for_whatever_is_wanted(plane: Plane) -> None:
+    plane.engine.grows = True
+    await plane.ask(shop(ray_actor_options={"num_gpus": 1}))
+    await plane.until(lambda: plane.deployment().message.startswith("Waiting for resources"), "a wait")

@@ -139,3 +139,9 @@ async def test_a_proxy_that_dies_while_it_drains_holds_nobody_up(plane: Plane) -
 
 async def test_draining_without_proxies_is_over_at_once(plane: Plane) -> None:
     await plane.proxy_starter.drain(60)
+
+
+async def test_a_proxy_that_is_not_ready_yet_has_nothing_to_drain(plane: Plane) -> None:
+    await plane.proxy_starter.start()
+    await plane.proxy_starter.drain(60)
+    assert not any(each.drained.is_set() for each in plane.proxies.values())

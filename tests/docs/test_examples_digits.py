@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def _held_out(client: httpx.Client) -> list[dict[str, Any]]:
-    samples = []
+    samples: list[dict[str, Any]] = []
     while (response := client.get("/sample", params={"index": len(samples)})).status_code == 200:
         samples.append(response.json())
     return samples

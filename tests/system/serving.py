@@ -65,14 +65,13 @@ class Run:
 
     def exit_code(self, within_s: float = READY_WITHIN_S) -> int:
         """Wait until it has ended, and for the last of its output."""
-        code = wait_until_sync(
-            lambda: (self.process.poll(),) if self.process.poll() is not None else None,
+        wait_until_sync(
+            lambda: self.process.poll() is not None,
             within_s=within_s,
             what=f"the end of the run; output:\n{self.output}",
-        )[0]
+        )
         self._reader.join(GONE_WITHIN_S)
-        assert code is not None
-        return code
+        return self.process.returncode
 
     def family(self) -> list[psutil.Process]:
         """Return all of the run's processes, by what `ps` shows: the agent's whole session."""

@@ -1,7 +1,12 @@
 """Modules, files, builders, scripts with and without a guard, interactive sessions, reload."""
 
+import contextlib
+import os
+import pty
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -100,23 +105,20 @@ def test_environment_variables_and_a_working_directory_reach_the_replicas(place:
         assert get(run.url()).json() == ["red", str(tmp_path / "elsewhere"), "2"]
 
 
-@pytest.mark.parametrize("guard", [True, False], ids=["with a guard", "without"])
-def test_a_script_runs_by_itself_and_under_salver_run(place: Place, guard: bool) -> None:
-    use = "\n    ".join(['if __name__ == "__main__":', *USE.strip().splitlines()]) if guard else USE
-    import textwrap
+@pytest.mark.parametrize("guarded", [True, False], ids=["with a guard", "without"])
+def test_a_script_runs_by_itself_and_under_salver_run(place: Place, guarded: bool) -> None:
+    def script(use: str) -> str:
+        body = f'if __name__ == "__main__":\n{textwrap.indent(use, "    ")}' if guarded else use
+        return f"{textwrap.dedent(SCRIPT)}\n{body}\n"
 
-    (place.path / "script.py").write_text(
-        textwrap.dedent(SCRIPT) + use.split("print")[0] if False else textwrap.dedent(SCRIPT) + use
-    )
+    (place.path / "script.py").write_text(script(USE))
     with place.start("script.py") as run:
         assert run.exit_code() == 0, run.output
         assert "sum 7" in run.output
         assert "status RUNNING" in run.output
         assert "Traceback" not in run.output
     assert place.leftovers() == []
-    (place.path / "script.py").write_text(
-        textwrap.dedent(SCRIPT) + ("if __name__ == '__main__':\n    serve.run(app)\n" if guard else "serve.run(app)\n")
-    )
+    (place.path / "script.py").write_text(script("serve.run(app)"))
     with place.run("script.py:app") as run:
         assert get(run.url()).text == "added"
 
@@ -125,11 +127,9 @@ def test_an_interactive_session_can_define_classes_and_run_them(place: Place) ->
     with place.start("-i", "-q", stdin=subprocess.PIPE) as run:
         stdin = run.process.stdin
         assert stdin is not None
-        import textwrap
-
-        cell = textwrap.dedent(SCRIPT).replace("    def", "        def") if False else textwrap.dedent(SCRIPT)
-        blocks = cell.replace("\n\napp", "\n\n\napp")
-        stdin.write(blocks + USE + 'print("replica of", handle.add.remote(1).result())\n')
+        # An interpreter wants an empty line after a class, and none inside.
+        cell = textwrap.dedent(SCRIPT).replace("\n\napp", "\n\n\napp")
+        stdin.write(f"{cell}\n{USE}\nprint('replica of', handle.add.remote(1).result())\n")
         stdin.flush()
         run.wait_for("replica of 4")
         stdin.close()
@@ -258,13 +258,8 @@ def test_output_is_prefixed_with_deployment_and_replica(place: Place) -> None:
 
 
 def test_a_terminal_gets_a_live_view(place: Place) -> None:
-    import os
-    import pty
-
     place.write("script.py", SCRIPT)
     leader, follower = pty.openpty()
-    import sys
-
     process = subprocess.Popen(
         [sys.executable, "-m", "salver", "run", "script:app", "--port", "0"],
         cwd=place.path,
@@ -280,10 +275,8 @@ def test_a_terminal_gets_a_live_view(place: Place) -> None:
 
         def ready() -> bool:
             nonlocal seen
-            try:
+            with contextlib.suppress(BlockingIOError):
                 seen += os.read(leader, 65536)
-            except BlockingIOError:
-                pass
             return b"is ready in" in seen and b"curl http://127.0.0.1:" in seen
 
         wait_until_sync(ready, within_s=30, what="the ready line")

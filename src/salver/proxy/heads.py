@@ -13,7 +13,7 @@ _decode = msgspec.msgpack.Decoder(ResponseHead).decode
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 # What belongs to one connection is not the replica's to say; the last three are written by the proxy.
 _LEFT_OUT = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+    {b"connection", b"keep-alive", b"proxy-connection", b"trailer", b"transfer-encoding", b"upgrade"}
     | {b"content-length", b"date", b"x-request-id"}
 )
 _NO_BODY = frozenset({204, 304})

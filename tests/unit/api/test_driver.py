@@ -1,11 +1,9 @@
 """The thread of an instance: what Ctrl-C leaves behind while it starts and while it ends."""
 
 import asyncio
-import os
-import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any, Self
 
 import pytest
@@ -17,15 +15,6 @@ from salver.handle.session import find_session
 from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import InstanceEnded, Notice, Output
-
-
-async def press_ctrl_c() -> None:
-    """Interrupt the main thread as soon as it waits for this one."""
-    main = threading.main_thread().ident
-    assert main is not None
-    while sys._current_frames()[main].f_code.co_name != "wait":  # noqa: ASYNC110 - it tells nobody that it waits
-        await asyncio.sleep(0)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 class FakeSession:
@@ -40,6 +29,7 @@ class FakeInstance:
     steps: list[str]
     on_launch: str
     on_stop: str
+    ctrl_c: threading.Event
 
     def __init__(self) -> None:
         self.session = FakeSession()
@@ -52,7 +42,7 @@ class FakeInstance:
         cls.steps.append("launching")
         try:
             if cls.on_launch == "interrupted":
-                await press_ctrl_c()
+                cls.ctrl_c.set()
                 await asyncio.Event().wait()
             if cls.on_launch == "failing":
                 raise SalverError("the port is in use")
@@ -66,7 +56,7 @@ class FakeInstance:
         """Part of Instance."""
         self.steps.append(f"stopping, drain={drain}")
         if self.on_stop == "interrupted":
-            await press_ctrl_c()
+            self.ctrl_c.set()
             await self._hurry.wait()
         self.steps.append("stopped")
         if not self.ended.done():
@@ -80,13 +70,25 @@ class FakeInstance:
 
 @pytest.fixture(autouse=True)
 def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeInstance]]:
-    """Put a fake where processes would be started; Ctrl-C is what it is for a script."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Put a fake where processes would be started."""
     FakeInstance.steps, FakeInstance.on_launch, FakeInstance.on_stop = [], "", ""
+    FakeInstance.ctrl_c = threading.Event()
     monkeypatch.setattr(driver_module, "Instance", FakeInstance)
     yield FakeInstance
-    signal.signal(signal.SIGINT, former)
     assert [thread.name for thread in threading.enumerate() if thread.name == "salver"] == []
+
+
+@pytest.fixture
+def interrupt_the_next_wait(instance: type[FakeInstance], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what makes Ctrl-C interrupt the next wait for the thread: when the instance says so, and never earlier."""
+    wait = Future.result
+
+    def be_interrupted(future: Future[Any], timeout: float | None = None) -> Any:
+        monkeypatch.setattr(Future, "result", wait)
+        assert instance.ctrl_c.wait(timeout=5)
+        raise KeyboardInterrupt
+
+    return lambda: monkeypatch.setattr(Future, "result", be_interrupted)
 
 
 def launch() -> Driver:
@@ -128,8 +130,11 @@ def test_a_failed_start_leaves_no_thread_and_says_why(instance: type[FakeInstanc
     assert find_session() is None
 
 
-def test_ctrl_c_while_it_starts_returns_when_nothing_is_left_of_it(instance: type[FakeInstance]) -> None:
+def test_ctrl_c_while_it_starts_returns_when_nothing_is_left_of_it(
+    instance: type[FakeInstance], interrupt_the_next_wait: Callable[[], None]
+) -> None:
     instance.on_launch = "interrupted"
+    interrupt_the_next_wait()
     with pytest.raises(KeyboardInterrupt):
         launch()
     assert instance.steps == ["launching", "launched in vain"]
@@ -147,9 +152,12 @@ def test_ctrl_c_just_after_it_has_started_stops_it(
     assert instance.steps == ["launching", "stopping, drain=False", "stopped"]
 
 
-def test_ctrl_c_while_it_stops_does_not_wait_for_requests_that_run(instance: type[FakeInstance]) -> None:
+def test_ctrl_c_while_it_stops_does_not_wait_for_requests_that_run(
+    instance: type[FakeInstance], interrupt_the_next_wait: Callable[[], None]
+) -> None:
     driver = launch()
     instance.on_stop = "interrupted"
+    interrupt_the_next_wait()
     driver.stop()
     assert instance.steps == ["launching", "stopping, drain=True", "abandoned", "stopped"]
 

@@ -9,7 +9,7 @@ from salver.proxy.limits import GRANT_SIZE_BYTES, REQUEST_TIMEOUT_S
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
-from salver.transport.wire import RESPONSE, ResponseHead
+from salver.transport.wire import END, MORE, RESPONSE, ResponseHead
 from tests.unit.proxy.doubles import DATE, Browser, FakeSite, parsed, request
 
 
@@ -528,3 +528,21 @@ def test_a_client_that_comes_too_late_is_asked_to_come_again() -> None:
 
 def _id(browser: Browser) -> bytes:
     return browser.asked[-1].head.request_id.encode()
+
+
+def test_what_comes_after_the_last_answer_is_not_served() -> None:
+    site = FakeSite()
+    site.draining = True
+    browser = Browser(site)
+    browser.send(request("/-/healthz") + request("/later"))
+    assert (browser.answer().headers["connection"], browser.end, site.root.asked) == ("close", "close", [])
+
+
+def test_an_answer_that_comes_too_late_is_dropped() -> None:
+    browser = Browser()
+    whole = browser.get()
+    browser.leave()
+    whole.exchange.on_frame(RESPONSE, 0, 0, msgspec.msgpack.encode(ResponseHead(200, [])), b"x")
+    whole.exchange.on_frame(RESPONSE, MORE, 0, msgspec.msgpack.encode(ResponseHead(200, [])), b"x")
+    whole.exchange.on_frame(END, 0, 0, b"", b"x")
+    assert browser.news() == b""

@@ -261,6 +261,7 @@ REFUSED = {
     "chunk size beyond all numbers": (CHUNKED + b"f" * 17 + b"\r\n", 400),
     "chunk longer than it says": (CHUNKED + b"3\r\nabcd\r\n", 400),
     "chunk size and LF": (CHUNKED + b"3\nabc\n", 400),
+    "large trailers": (CHUNKED + b"0\r\n" + "".join(f"{each}\r\n" for each in LARGE).encode(), 431),
     "upgrade with a body": (
         request("/", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 3") + b"abc",
         501,

@@ -13,6 +13,8 @@ def untouched_logger() -> Iterator[None]:
     logger = logging.getLogger(LOGGER_NAME)
     former = (logger.handlers[:], logger.level, logger.propagate)
     logger.handlers[:] = []
+    # pytest puts handlers of its own on a logger that does not propagate, at the beginning of each phase of a test.
+    logger.propagate = True
     yield
     logger.handlers[:], logger.level, logger.propagate = former
 
