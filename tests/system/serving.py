@@ -178,8 +178,12 @@ class Place:
         return Run([sys.executable, *arguments], self.path, self.runtime_dir, env or {}, stdin)
 
     def leftovers(self) -> list[str]:
-        """Return what is in the runtime directory."""
-        return sorted(str(each.relative_to(self.runtime_dir)) for each in self.runtime_dir.rglob("*"))
+        """Return what is in the runtime directory, which goes with its last instance."""
+        try:
+            return sorted(str(each.relative_to(self.runtime_dir)) for each in self.runtime_dir.rglob("*"))
+        except FileNotFoundError:
+            # It vanished during the look; the next one tells.
+            return ["something"]
 
 
 @contextmanager

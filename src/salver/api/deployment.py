@@ -34,6 +34,21 @@ class Deployment(Generic[T]):
         return self._name
 
     @property
+    def version(self) -> None:
+        """Return None: each run is a version of its own."""
+        return
+
+    @property
+    def init_args(self) -> tuple[Any, ...]:
+        """Return no arguments: an `Application`, which `bind` makes, has them."""
+        return ()
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """Return no arguments: an `Application`, which `bind` makes, has them."""
+        return {}
+
+    @property
     def func_or_class(self) -> Callable[..., T]:
         """Return what was decorated, as it was."""
         return self._func_or_class
