@@ -124,6 +124,8 @@ def refusal(status: int, why: str | Exception) -> Response:
     return JSONResponse({"error": str(getattr(why, "cause", why))}, status_code=status)
 
 
+if not find_spec("sklearn"):
+    raise ModuleNotFoundError("This example needs scikit-learn. Run: pip install scikit-learn")
 classifiers = {"sklearn": SklearnClassifier.bind()}
 if find_spec("torch"):
     classifiers["cnn"] = CnnClassifier.bind()
