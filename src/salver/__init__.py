@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from salver.handle import DeploymentHandle, DeploymentResponse
     from salver.runtime.context import ReplicaContext, get_replica_context
+    from salver.runtime.ingress import ingress
     from salver.schema.http import HTTPOptions, ProxyLocation
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "get_app_handle",
     "get_deployment_handle",
     "get_replica_context",
+    "ingress",
     "run",
     "shutdown",
     "shutdown_async",
@@ -70,6 +72,7 @@ _HOMES = {
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
     "get_replica_context": "salver.runtime.context",
+    "ingress": "salver.runtime.ingress",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",
 }

@@ -17,6 +17,7 @@ ASKS = {
     "square.py": ("/?x=12", "144.0"),
     "pipeline.py": ("/", '{"words":0}'),
     "build.py": ("/", "Bonjour"),
+    "api.py": ("/factor", "3.0"),
 }
 
 

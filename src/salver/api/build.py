@@ -14,6 +14,7 @@ from salver.api.application import Application, parts_of
 from salver.api.deployment import Deployment
 from salver.handle import DeploymentHandle
 from salver.lib.preloaded import digest_of
+from salver.runtime.ingress import NotPicklable, ingress_of
 from salver.schema.application import (
     ApplicationSpec,
     CodeRef,
@@ -89,6 +90,7 @@ class _Builder:
         self._path: list[Application] = []
         self._modules: dict[str, None] = {}
         self._blobs: dict[str, bytes] = {}
+        self._ingress: str | None = None
 
     def add(self, application: Application) -> DeploymentHandle[Any]:
         """Add an application and all it is bound to; return the handle that stands for it."""
@@ -103,6 +105,7 @@ class _Builder:
         arguments = self._pickled_arguments(deployment.name, args, kwargs)
         self._path.pop()
         name = self._free_name(deployment.name)
+        self._check_single_ingress(name, deployment)
         self.specs[name] = DeploymentSpec(
             name=name,
             code=self._code_of(deployment),
@@ -113,6 +116,14 @@ class _Builder:
         handle: DeploymentHandle[Any] = DeploymentHandle(name, self._app_name)
         self._handles[id(application)] = handle
         return handle
+
+    def _check_single_ingress(self, name: str, deployment: Deployment[Any]) -> None:
+        if ingress_of(deployment.func_or_class) is not None:
+            if self._ingress is not None:
+                raise BuildFailed(
+                    f"Deployments '{self._ingress}' and '{name}' both have @serve.ingress; an application has one."
+                )
+            self._ingress = name
 
     def preload(self, given: Preload | None) -> Preload:
         """Return what replicas need in memory."""
@@ -234,6 +245,8 @@ def import_path_of(code: Callable[..., Any]) -> ImportedCode | None:
 def _pickled_code(name: str, code: Callable[..., Any]) -> bytes:
     try:
         return cloudpickle.dumps(code, protocol=5)  # type: ignore[no-any-return]
+    except NotPicklable as error:
+        raise BuildFailed(f"Deployment '{name}': {error}") from error
     except Exception as error:
         raise BuildFailed(
             f"Deployment '{name}': its code has no import path, and it refers to something that cannot be pickled "

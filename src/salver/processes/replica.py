@@ -16,6 +16,7 @@ from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
+from salver.replica.asgi import AsgiServing
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
 from salver.runtime.context import ReplicaContext, set_replica_context
@@ -62,12 +63,14 @@ class _Replica:
         set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
         try:
             user_code = await self._construct()
+            asgi = await AsgiServing.start(user_code.instance, self._tasks)
+            await user_code.reconfigure(self._payload.user_config)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
             link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
             await self._stop.wait()
             return
-        await self._serve(user_code, link)
-        await self._finalize(user_code)
+        await self._serve(user_code, asgi, link)
+        await self._finalize(user_code, asgi)
         routers.close()
         link.close()
         await self._tasks.close()
@@ -80,10 +83,9 @@ class _Replica:
         args, kwargs = loads(payload.arguments)
         await user_code.construct(args, kwargs)
         set_replica_context(ReplicaContext(payload.replica, user_code.instance, payload.code_version))
-        await user_code.reconfigure(payload.user_config)
         return user_code
 
-    async def _serve(self, user_code: UserCode, link: ControllerLink) -> None:
+    async def _serve(self, user_code: UserCode, asgi: AsgiServing | None, link: ControllerLink) -> None:
         self._server = server = ReplicaServer(
             user_code,
             name=self._context.name,
@@ -92,6 +94,7 @@ class _Replica:
             expose_tracebacks=self._payload.expose_tracebacks,
             tasks=self._tasks,
         )
+        server.asgi = asgi
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
         link.tell(ReplicaReady(self._payload.replica, address, 0))
@@ -99,11 +102,13 @@ class _Replica:
         listener.close()
         server.close()
 
-    async def _finalize(self, user_code: UserCode) -> None:
+    async def _finalize(self, user_code: UserCode, asgi: AsgiServing | None) -> None:
         try:
+            if asgi is not None:
+                await asgi.stop()
             await user_code.close()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
-            logger.warning("%s: __del__ raised\n%s", self._context.name, user_traceback(error))
+            logger.warning("%s: its end raised\n%s", self._context.name, user_traceback(error))
 
     async def _answer_controller(self, message: Message) -> Message:
         match message:

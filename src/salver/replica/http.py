@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 
 from salver.lib.tracebacks import user_traceback
 from salver.replica.admission import Admission
 from salver.replica.encoding import encode_body
+from salver.runtime.ingress import AsgiApp
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
 from salver.transport.framing import FrameConnection
 from salver.transport.wire import CHUNK, END, ERROR, MORE, RESPONSE, ErrorBody, HttpHead, ResponseHead
@@ -103,8 +103,8 @@ class Answer:
         self._connection.send(RESPONSE, self._stream, head, outcome.body, 0, self._admission.taken - 1)
         self.started = self.ended = True
 
-    async def run(self, response: Response, request: Request) -> None:
-        """Answer with a starlette Response, streaming ones included.
+    async def run(self, response: AsgiApp, request: Request) -> None:
+        """Answer with an ASGI application: a starlette Response, streaming ones included, or a user's own.
 
         Raises:
             RuntimeError: The response sent nothing.

@@ -14,6 +14,7 @@ from salver.lib.exceptions import PackedException, packed, pickles_itself
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.admission import Admission
+from salver.replica.asgi import AsgiServing
 from salver.replica.http import Answer, decode_head, failure_outcome, make_request
 from salver.replica.user_code import UserCode
 from salver.schema.errors import NoSuchMethod, ProtocolError, RequestCancelledError
@@ -51,6 +52,9 @@ class ReplicaServer:
         name: The replica's name, for log lines.
         app_name: The application it is part of.
         expose_tracebacks: Put tracebacks into 500 answers.
+
+    Attributes:
+        asgi: The application that `@ingress` put in front of the class, which answers all HTTP requests; or None.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class ReplicaServer:
         tasks: Tasks,
     ) -> None:
         self.user_code = user_code
+        self.asgi: AsgiServing | None = None
         self.name = name
         self.app_name = app_name
         self.expose_tracebacks = expose_tracebacks
@@ -193,8 +198,8 @@ class Caller:
             request_id = head.request_id
             enter_request(RequestContext(head.route, request_id, server.app_name, "", True))
             request = make_request(head, body)
-            result = await server.user_code.call_with_request(request)
-            if isinstance(result, Response):
+            result = server.asgi or await server.user_code.call_with_request(request)
+            if isinstance(result, Response | AsgiServing):
                 self._answers[stream] = answer
                 await answer.run(result, request)
             else:
