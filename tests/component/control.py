@@ -204,7 +204,7 @@ class Plane:
         if version in self.broken:
             caller.peer.tell(ReplicaFailed(payload.replica, self.broken[version]))
         elif version not in self.mute:
-            caller.peer.tell(ReplicaReady(payload.replica, f"memory:{process.spec.name}", process.pid))
+            caller.peer.tell(ReplicaReady(payload.replica, f"memory:{process.spec.name}"))
         await process.wait_for_stop()
         caller.peer.close()
         return 0
@@ -223,7 +223,7 @@ class Plane:
     async def _proxy(self, process: FakeProcess) -> int:
         caller = await self.join("proxy", process.spec.name)
         self.proxies[process.spec.name] = caller
-        caller.peer.tell(ProxyReady(process.context.node_id, process.pid))
+        caller.peer.tell(ProxyReady())
         await process.wait_for_stop()
         return 0
 

@@ -10,7 +10,7 @@ import uvloop
 
 from salver.lib.tasks import Tasks
 from salver.schema.errors import Disconnected, ProtocolError, SalverError
-from salver.schema.messages import Done, Drain, FindApplication, GetStatus, Message, Subscribe
+from salver.schema.messages import Done, Drain, FindApplication, GetStatus, Message, Subscribe, Unsubscribe
 from salver.transport import sockets
 from salver.transport.framing import FrameConnection, FrameSink
 from salver.transport.memory import MemoryNetwork
@@ -302,10 +302,10 @@ async def test_peers_greet_each_other(make_pair: MakePair) -> None:
 
 async def test_a_question_is_answered(make_pair: MakePair) -> None:
     async def answer() -> Message:
-        return Drain(3.0)
+        return Unsubscribe("topic")
 
     pair = await make_pair(Office({GetStatus: answer}))
-    assert await pair.near.ask(GetStatus(), Drain) == Drain(3.0)
+    assert await pair.near.ask(GetStatus(), Unsubscribe) == Unsubscribe("topic")
 
 
 async def test_questions_are_answered_as_they_get_ready(make_pair: MakePair) -> None:

@@ -29,11 +29,6 @@ class Wish:
         return self.application.version
 
     @property
-    def is_ingress(self) -> bool:
-        """Say whether HTTP requests reach it."""
-        return self.application.ingress == self.spec.name
-
-    @property
     def max_startup_failures(self) -> int:
         """Return after how many failed starts in a row it is given up; Ray Serve's rule: three for each replica."""
         return min(self.spec.options.max_constructor_retry_count, 3 * max(1, self.replicas))

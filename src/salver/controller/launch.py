@@ -27,11 +27,8 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         max_ongoing_requests=spec.options.max_ongoing_requests,
         num_cpus=spec.options.ray_actor_options.num_cpus,
         user_config=spec.options.user_config,
-        is_ingress=wish.is_ingress,
-        route_prefix=application.route_prefix,
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
-        graceful_shutdown_wait_loop_s=spec.options.graceful_shutdown_wait_loop_s,
     )
     return ProcessSpec(
         name=process_name(replica),

@@ -49,7 +49,7 @@ async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
     server = ProxyServer(link, routers, payload.http, asyncio.get_running_loop())
     servers.append(server)
     await server.start(context.listeners[payload.listener])
-    link.tell(ProxyReady(context.node_id, 0))
+    link.tell(ProxyReady())
     gc.freeze()
     await stop.wait()
     server.close()

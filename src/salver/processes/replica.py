@@ -88,16 +88,14 @@ class _Replica:
     async def _serve(self, user_code: UserCode, asgi: AsgiServing | None, link: ControllerLink) -> None:
         self._server = server = ReplicaServer(
             user_code,
-            name=self._context.name,
             app_name=self._payload.replica.deployment_id.app_name,
             max_ongoing_requests=self._payload.max_ongoing_requests,
             expose_tracebacks=self._payload.expose_tracebacks,
-            tasks=self._tasks,
         )
         server.asgi = asgi
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
-        link.tell(ReplicaReady(self._payload.replica, address, 0))
+        link.tell(ReplicaReady(self._payload.replica, address))
         await self._stop.wait()
         listener.close()
         server.close()

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from salver.handle.request_context import RequestContext, enter_request
 from salver.lib.exceptions import PackedException, packed, pickles_itself
-from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.admission import Admission
 from salver.replica.asgi import AsgiServing
@@ -49,7 +48,6 @@ class ReplicaServer:
     """Runs the requests of all callers against one copy of the user's code.
 
     Args:
-        name: The replica's name, for log lines.
         app_name: The application it is part of.
         expose_tracebacks: Put tracebacks into 500 answers.
 
@@ -61,18 +59,14 @@ class ReplicaServer:
         self,
         user_code: UserCode,
         *,
-        name: str,
         app_name: str,
         max_ongoing_requests: int,
         expose_tracebacks: bool,
-        tasks: Tasks,
     ) -> None:
         self.user_code = user_code
         self.asgi: AsgiServing | None = None
-        self.name = name
         self.app_name = app_name
         self.expose_tracebacks = expose_tracebacks
-        self.tasks = tasks
         self.admission: Admission[Caller] = Admission(max_ongoing_requests, _offer)
         self.callers: set[Caller] = set()
         self._idle = asyncio.Event()

@@ -115,7 +115,6 @@ class ReplicaReady(Message, frozen=True):
 
     replica: ReplicaID
     address: str
-    pid: int
 
 
 class ReplicaFailed(Message, frozen=True):
@@ -128,17 +127,12 @@ class ReplicaFailed(Message, frozen=True):
 class ProxyReady(Message, frozen=True):
     """A proxy has its routes and accepts connections."""
 
-    node_id: str
-    pid: int
-
 
 # ── controller → replica, proxy ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class Drain(Message, frozen=True):
     """Take no new requests; answered when the last one is finished."""
-
-    wait_loop_s: float = 0.0
 
 
 class Reconfigure(Message, frozen=True, kw_only=True):

@@ -50,8 +50,5 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     max_ongoing_requests: int
     num_cpus: float
     user_config: Any
-    is_ingress: bool
-    route_prefix: str | None
     code_version: str
     expose_tracebacks: bool
-    graceful_shutdown_wait_loop_s: float

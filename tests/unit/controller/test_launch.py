@@ -43,5 +43,5 @@ def test_a_replica_is_told_all_it_needs() -> None:
     assert process.preload is not None
     assert process.preload.env["OMP_NUM_THREADS"] == "2"
     payload = msgspec.msgpack.decode(process.payload, type=ReplicaPayload)
-    assert (payload.replica, payload.controller_address, payload.is_ingress) == (replica, "unix:/c", True)
+    assert (payload.replica, payload.controller_address) == (replica, "unix:/c")
     assert (payload.max_ongoing_requests, payload.user_config, payload.code_version) == (7, {"a": 1}, "v1")

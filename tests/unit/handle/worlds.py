@@ -100,11 +100,9 @@ class World:
         await code.construct((), {})
         server = ReplicaServer(
             code,
-            name=name,
             app_name="shop",
             max_ongoing_requests=limit,
             expose_tracebacks=False,
-            tasks=self.tasks,
         )
         self.servers[name] = server
         await self.network.listen(name, server.accept)

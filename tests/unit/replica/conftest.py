@@ -34,11 +34,9 @@ async def start() -> AsyncIterator[Start]:
         await code.construct((), {})
         server = ReplicaServer(
             code,
-            name="shop#model#1",
             app_name="shop",
             max_ongoing_requests=limit,
             expose_tracebacks=expose,
-            tasks=tasks,
         )
         servers.append(server)
         await network.listen("replica", server.accept)
