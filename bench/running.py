@@ -1,4 +1,4 @@
-"""Starting what is measured, and stopping it."""
+"""Starting what is measured, and stopping it with all that it started."""
 
 import contextlib
 import http.client
@@ -6,22 +6,27 @@ import os
 import signal
 import socket
 import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-DEADLINE_S = 60.0
+from bench.asks import WrongAnswerError
+
+ROOT = Path(__file__).parents[1]
+DEADLINE_S = 90.0
+STOPPED_WITHIN_S = 15.0
 
 
 @dataclass
 class Served:
-    """A server that has answered its first request.
+    """A server that has given its first right answer.
 
     Attributes:
-        first_answer_s: Seconds from the command's start to its first 200.
+        first_answer_s: Seconds from the command's start to then.
     """
 
     port: int
@@ -42,41 +47,59 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def salver(app: str) -> Iterator[Served]:
-    """Serve an application with `salver run`."""
-    port = free_port()
-    with _serving([sys.executable, "-m", "salver", "run", app, "--port", str(port)], port) as served:
-        yield served
+def serving(
+    command: Sequence[str], port: int, check: Callable[[int], None], environment: Mapping[str, str] | None = None
+) -> Iterator[Served]:
+    """Run a server in a session of its own until the block ends.
+
+    Args:
+        command: What starts it.
+        port: Where it will listen.
+        check: Raises as long as the server does not answer rightly on a port.
+        environment: Further variables.
+
+    Raises:
+        RuntimeError: It did not get ready; the message has the end of its output.
+    """
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **(environment or {})}
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
+        try:
+            problem = _wait_until_right(port, process, check)
+            if problem:
+                log.seek(0)
+                raise RuntimeError(f"{problem}; output: …{log.read().decode(errors='replace')[-600:]}")
+            yield Served(port, process, time.perf_counter() - began)
+        finally:
+            _stop(process)
 
 
-@contextlib.contextmanager
-def uvicorn(app: str) -> Iterator[Served]:
-    """Serve an ASGI application with one uvicorn process, as fast as it goes."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log", "--loop", "uvloop"]
-    with _serving([*command, "--http", "httptools", "--log-level", "warning"], port) as served:
-        yield served
-
-
-@contextlib.contextmanager
-def _serving(command: list[str], port: int) -> Iterator[Served]:
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ.copy())
-    try:
-        _wait_for_200(port, process)
-        yield Served(port, process, time.perf_counter() - began)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(DEADLINE_S)
-
-
-def _wait_for_200(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_right(port: int, process: subprocess.Popen[bytes], check: Callable[[int], None]) -> str:
     deadline = time.perf_counter() + DEADLINE_S
+    problem = ""
     while time.perf_counter() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
-            connection.request("GET", "/")
-            if connection.getresponse().status == http.client.OK:
-                return
-        time.sleep(0.002)
-    raise RuntimeError(f"no answer on port {port} within {DEADLINE_S:g} s (exit code {process.poll()})")
+        try:
+            check(port)
+        except (OSError, http.client.HTTPException, WrongAnswerError) as error:
+            problem = f": {error}"
+            time.sleep(0.002)
+        else:
+            return ""
+    return f"no right answer on port {port} within {DEADLINE_S:g} s (exit code {process.poll()}){problem}"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # Taken down before the end, because whoever outlives its parent cannot be found afterwards.
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOPPED_WITHIN_S)
+    for other in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            other.kill()  # psutil makes sure that the id still means the same process
+    process.kill()
+    process.wait()
+    psutil.wait_procs(family, STOPPED_WITHIN_S)

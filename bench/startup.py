@@ -1,38 +1,37 @@
 """From the command to the first 200, and what the processes take in memory by then."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
-from bench.running import Served, salver
+from bench.asks import ANYTHING
+from bench.contenders import Salver
+from bench.results import Figure
+from bench.running import Served
 
 RUNS = 7
 SETTLED_WITHIN_S = 10.0
+NOOP = Salver("bench.noop_app:noop")
+FASTAPI = Salver("bench.fastapi_app:noop")
 
 
-def startup() -> list[tuple[str, str, str]]:
-    """Return rows of (what, figure, goal)."""
-    noop = [_first_answer("bench.apps:noop") for _ in range(RUNS)]
-    fastapi = [_first_answer("bench.fastapi_app:noop") for _ in range(RUNS)]
-    with salver("bench.apps:noop") as served:
+def startup() -> list[Figure]:
+    """Return the seconds to the first answer, and the megabytes of all processes but the command."""
+    noop = [_first_answer(NOOP) for _ in range(RUNS)]
+    fastapi = [_first_answer(FASTAPI) for _ in range(RUNS)]
+    with NOOP.serve(ANYTHING) as served:
         memory = _memory(served)
     parts = ", ".join(f"{name} {pss:.0f}" for name, pss in memory)
     total = sum(pss for name, pss in memory if name != "command")
     return [
-        ("salver run, no-op → first 200", _seconds(noop), "≤ 0.6 s"),
-        ("salver run, module imports FastAPI → first 200", _seconds(fastapi), "≤ 0.9 s"),
-        (f"PSS without the command ({parts})", f"{total:.0f} MB", "≤ 100 MB"),
+        Figure("startup", "`salver run` of a no-op → first 200", "s", noop, 0.6),
+        Figure("startup_fastapi", "the same, its module imports FastAPI", "s", fastapi, 0.9),
+        Figure("memory", f"PSS without the command ({parts})", "MB", [total], 100),
     ]
 
 
-def _first_answer(app: str) -> float:
-    with salver(app) as served:
+def _first_answer(app: Salver) -> float:
+    with app.serve(ANYTHING) as served:
         return served.first_answer_s
-
-
-def _seconds(values: Sequence[float]) -> str:
-    return f"{median(values):.2f} s  ({min(values):.2f}-{max(values):.2f})"
 
 
 def _memory(served: Served) -> list[tuple[str, float]]:

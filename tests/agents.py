@@ -19,6 +19,7 @@ from salver.engine.local import LocalEngine
 from salver.lib.tasks import Tasks
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import AgentFailed, AgentOptions, AgentReady, Message
+from salver.transport.first_word import send_first_word
 from salver.transport.peer import Peer
 from salver.transport.sockets import adopt, unix_address
 
@@ -55,9 +56,10 @@ class Agent:
         self._first: asyncio.Future[AgentReady] = asyncio.get_running_loop().create_future()
         self._sock, theirs = socket.socketpair()
         code = f"from salver.processes.agent import main; main(controller_entry={controller_entry!r})"
+        send_first_word(self._sock, self._encoded(options))
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, str(theirs.fileno()), self._encoded(options)],
+                [sys.executable, "-P", "-c", code, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
@@ -96,7 +98,7 @@ class Agent:
         instances.remove_remains(self.path, self.process.pid)
         self.process.wait()
 
-    def _encoded(self, options: dict[str, Any]) -> str:
+    def _encoded(self, options: dict[str, Any]) -> bytes:
         usual: dict[str, Any] = {
             "instance_dir": str(self.path),
             "http": HTTPOptions(port=0),
@@ -108,7 +110,7 @@ class Agent:
             "attached": True,
             "expose_tracebacks": True,
         }
-        return msgspec.msgpack.encode(AgentOptions(**{**usual, **options})).hex()
+        return msgspec.msgpack.encode(AgentOptions(**{**usual, **options}))
 
     # Office
 

@@ -8,6 +8,7 @@ from salver.schema.errors import (
     ReplicaDiedError,
     ReplicaUnavailableError,
     RequestCancelledError,
+    RequestTimeoutError,
     SalverError,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",
+    "RequestTimeoutError",
     "SalverError",
 ]

@@ -88,7 +88,9 @@ class Plane:
         replicas: The living replicas, by process name.
     """
 
-    def __init__(self, nodes: dict[str, dict[str, float]] | None = None, *, strict_cpus: bool = False) -> None:
+    def __init__(
+        self, nodes: dict[str, dict[str, float]] | None = None, *, strict_cpus: bool = False, num_proxies: int = 1
+    ) -> None:
         self.broken: dict[str, str] = {}
         self.mute: set[str] = set()
         self.stubborn: set[str] = set()
@@ -109,7 +111,7 @@ class Plane:
         self.controller = Controller(self.engine, self.plane, Checkpoint(self.store), strict_cpus=strict_cpus)
         self.proxy_starter = Proxies(
             self.engine,
-            [ProxyPayload(controller_address=CONTROLLER, http=HTTPOptions(), listener="http")],
+            [ProxyPayload(controller_address=CONTROLLER, http=HTTPOptions(), listener="http")] * num_proxies,
             on_status=self.plane.publisher.proxy_changed,
             clock=self.clock,
             tasks=self.tasks,

@@ -7,7 +7,7 @@ import pytest
 
 from salver.engine.base import ProcessSpec
 from salver.schema.errors import StartFailed
-from salver.schema.messages import Shutdown
+from salver.schema.messages import ProxyLeaving, Shutdown
 from tests.component.control import Plane, rest
 
 
@@ -145,3 +145,46 @@ async def test_a_proxy_that_is_not_ready_yet_has_nothing_to_drain(plane: Plane) 
     await plane.proxy_starter.start()
     await plane.proxy_starter.drain(60)
     assert not any(each.drained.is_set() for each in plane.proxies.values())
+
+
+async def test_several_proxies_of_a_node_are_shown_and_replaced_one_by_one() -> None:
+    async with Plane(num_proxies=2) as plane:
+        await plane.proxy_starter.start()
+        await plane.until(lambda: shown(plane) == {"fake#1": "HEALTHY", "fake#2": "HEALTHY"}, "two healthy proxies")
+        for _ in range(2):
+            # Both live long enough to be replaced at once.
+            await plane.pass_time(10)
+        plane.engine.die("proxy-2")
+        await plane.until(lambda: plane.running() == ["proxy-1", "proxy-3"], "another second proxy")
+        await plane.until(lambda: shown(plane) == {"fake#1": "HEALTHY", "fake#2": "HEALTHY"}, "two healthy proxies")
+        await plane.ask(Shutdown())
+        assert shown(plane) == {"fake#1": "DRAINED", "fake#2": "DRAINED"}
+
+
+async def test_a_proxy_that_leaves_is_replaced_before_it_is_gone(plane: Plane) -> None:
+    await plane.proxy_starter.start()
+    await until_healthy(plane)
+    plane.proxies["proxy-1"].peer.tell(ProxyLeaving())
+    await plane.until(lambda: plane.running() == ["proxy-1", "proxy-2"], "its successor")
+    await until_healthy(plane)
+    plane.engine.exit("proxy-1")
+    await plane.pass_time(60)
+    assert (plane.running(), shown(plane)) == (["proxy-2"], {"fake": "HEALTHY"})
+
+
+async def test_one_that_leaves_is_waited_for_at_the_end_and_not_replaced_then(plane: Plane) -> None:
+    await plane.proxy_starter.start()
+    await until_healthy(plane)
+    plane.proxies["proxy-1"].peer.tell(ProxyLeaving())
+    await plane.until(lambda: "proxy-2" in plane.proxies, "its successor")
+    await until_healthy(plane)
+    leaving, staying = plane.proxies["proxy-1"], plane.proxies["proxy-2"]
+    leaving.hangs = True
+    draining = asyncio.ensure_future(plane.proxy_starter.drain(60))
+    await leaving.drained.wait()
+    await staying.drained.wait()
+    staying.peer.tell(ProxyLeaving())
+    await rest()
+    assert (draining.done(), plane.running()) == (False, ["proxy-1", "proxy-2"])
+    leaving.peer.close()
+    await draining

@@ -18,6 +18,9 @@ ASKS = {
     "pipeline.py": ("/", '{"words":0}'),
     "build.py": ("/", "Bonjour"),
     "api.py": ("/factor", "3.0"),
+    "chat.py": ("/people", "0"),
+    "fallback.py": ("/", '["bestsellers"]'),
+    "cleanup.py": ("/", "4"),
 }
 
 

@@ -21,7 +21,7 @@ from tests.waiting import wait_until_sync
 
 READY_WITHIN_S = 30.0
 GONE_WITHIN_S = 5.0
-_URL = re.compile(r"is ready at (http://\S+)")
+_URL = re.compile(r"is ready at (https?://\S+)")
 
 
 class Run:

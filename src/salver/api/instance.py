@@ -46,6 +46,7 @@ from salver.schema.messages import (
 )
 from salver.schema.settings import inherited_environment, read_settings
 from salver.schema.status import ApplicationStatus, ApplicationStatusOverview, ProxyStatus, ServeStatus
+from salver.transport.first_word import send_first_word
 from salver.transport.peer import Peer
 from salver.transport.sockets import adopt
 
@@ -267,7 +268,9 @@ class Instance:
 
     async def _start(self, options: AgentOptions) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-c", _AGENT, str(theirs.fileno()), msgspec.msgpack.encode(options).hex()]
+        command = [sys.executable, "-P", "-c", _AGENT, str(theirs.fileno())]
+        # Not as an argument: `ps` would show everybody the password of a private key.
+        send_first_word(ours, msgspec.msgpack.encode(options))
         self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes a millisecond, and a thread's would die with it
             command,
             stdin=subprocess.DEVNULL,
@@ -285,7 +288,7 @@ class Instance:
         self._release_lock()
         if ready.http_host is not None:
             host = f"[{ready.http_host}]" if ":" in ready.http_host else ready.http_host
-            self.http_url = f"http://{host}:{ready.http_port}"
+            self.http_url = f"{self.http.scheme}://{host}:{ready.http_port}"
         self._link = ControllerLink(role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         await self._link.connect(ready.controller_address)
         routers = Routers(self._link, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)

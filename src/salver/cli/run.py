@@ -48,6 +48,9 @@ class Order:
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--host", default=None, help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", "-p", default=8000, show_default=True, help="Port to listen on; 0 lets the system choose.")
+@click.option(
+    "--http", multiple=True, metavar="KEY=VALUE", help="Another HTTP option, such as num_proxies=2; repeatable."
+)
 @click.option("--name", default="default", show_default=True, help="The application's name.")
 @click.option("--route-prefix", default="/", show_default=True, help="Where HTTP requests find it.")
 @click.option("--app-dir", "-d", default=".", show_default=True, help="Directory to import from.")
@@ -69,6 +72,7 @@ def run(import_path: str, arguments: tuple[str, ...], **options: Any) -> None:
       salver run main:app
       salver run examples/digits.py:app --port 9000 --reload
       salver run main:build model=small --route-prefix /small
+      salver run main:app --http ssl_certfile=cert.pem --http ssl_keyfile=key.pem
     """
     try:
         order = _order(import_path, arguments, options)
@@ -86,7 +90,6 @@ def _order(import_path: str, arguments: tuple[str, ...], options: Mapping[str, A
     if not working_dir.is_dir():
         raise click.ClickException(f"--working-dir '{working_dir}' is not a directory.")
     target = parse_target(import_path)
-    host = options["host"] or read_settings().default_http_host
     return Order(
         import_path=import_path,
         arguments=dict(_argument(each) for each in arguments),
@@ -98,10 +101,26 @@ def _order(import_path: str, arguments: tuple[str, ...], options: Mapping[str, A
             modules=(target.module,),
             env={**(_FRESH_BYTECODE if options["reload"] else {}), **runtime_env["env_vars"]},
         ),
-        http=http_options({"host": host, "port": options["port"]}),
+        http=_http(options),
         machine=declared({name: options[name] for name in _MACHINE}),
         watch=(Path(target.search_path) if target.search_path else app_dir) if options["reload"] else None,
     )
+
+
+def _http(options: Mapping[str, Any]) -> HTTPOptions:
+    more = dict(_http_option(each) for each in options["http"])
+    for name in ("host", "port"):
+        if name in more:
+            raise click.ClickException(f"Give the {name} as --{name}.")
+    host = options["host"] or read_settings().default_http_host
+    return http_options({"host": host, "port": options["port"], **more})
+
+
+def _http_option(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if not key or not value:
+        raise click.ClickException(f"Invalid HTTP option '{key}', must be of the form '<key>=<val>'.")
+    return key, value
 
 
 def _argument(text: str) -> tuple[str, str]:

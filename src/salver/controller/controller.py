@@ -30,6 +30,7 @@ from salver.schema.messages import (
     FindApplication,
     GetStatus,
     Message,
+    ProxyLeaving,
     ProxyReady,
     ReplicaFailed,
     ReplicaReady,
@@ -111,6 +112,8 @@ class Controller:
                 self._plane.executor.replica_failed(message)
             case ProxyReady():
                 self._proxies.ready(peer)
+            case ProxyLeaving():
+                self._proxies.leaving(peer)
             case _:
                 raise ProtocolError(f"a controller does not listen to {type(message).__name__}")
 

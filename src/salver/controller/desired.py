@@ -100,7 +100,12 @@ class Desired:
     def routes(self) -> Routes:
         """Return the routing table: longest prefixes first."""
         routes = [
-            Route(wanted.spec.route_prefix, name, wanted.spec.deployment_id(wanted.spec.ingress))
+            Route(
+                wanted.spec.route_prefix,
+                name,
+                wanted.spec.deployment_id(wanted.spec.ingress),
+                _longest_body(wanted.spec),
+            )
             for name, wanted in self.applications.items()
             if wanted.spec.route_prefix is not None
         ]
@@ -109,3 +114,8 @@ class Desired:
     def _deployments_of(self, name: str) -> set[DeploymentID]:
         wanted = self.applications.get(name)
         return set() if wanted is None else {wanted.spec.deployment_id(each.name) for each in wanted.spec.deployments}
+
+
+def _longest_body(spec: ApplicationSpec) -> int | None:
+    ingress = next((each for each in spec.deployments if each.name == spec.ingress), None)
+    return None if ingress is None else ingress.options.max_request_body_bytes

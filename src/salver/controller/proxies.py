@@ -1,4 +1,4 @@
-"""The proxy of each listening socket: started, and started again when it dies."""
+"""The proxies of a node: started, and started again when they die or leave."""
 
 import asyncio
 import contextlib
@@ -32,12 +32,13 @@ class _Proxy:
     """A proxy's process.
 
     Attributes:
+        slot: Which of the payloads is its own.
         deaths: How many before it died young, in a row.
         node_id: Where it runs; "" until that is known.
         ready_at: When it accepted connections first, or None.
     """
 
-    payload: ProxyPayload
+    slot: int
     deaths: int
     node_id: str = ""
     peer: Peer | None = None
@@ -45,11 +46,11 @@ class _Proxy:
 
 
 class Proxies:
-    """Keeps a proxy alive for each listening socket.
+    """Keeps proxies alive.
 
     Args:
-        payloads: What each proxy is told; one for each listening socket.
-        on_status: Called with a node's id and what its proxy is doing.
+        payloads: What each proxy is told.
+        on_status: Called with a node's id and what its proxy is doing; with several, "#1" and so on is appended.
         clock: Time for restarts.
         tasks: Owns the restarts.
     """
@@ -64,12 +65,14 @@ class Proxies:
         self._tasks = tasks
         self._numbers = count(1)
         self._proxies: dict[str, _Proxy] = {}
+        self._leaving: dict[str, _Proxy] = {}
+        """Those that end by themselves, and whose places are taken already."""
         self._closing = False
 
     async def start(self) -> None:
-        """Start a proxy for each listening socket."""
-        for payload in self._payloads:
-            await self._start_one(payload, deaths=0)
+        """Start all proxies."""
+        for slot in range(len(self._payloads)):
+            await self._start_one(slot, deaths=0)
 
     def ready(self, peer: Peer) -> None:
         """A proxy accepts connections."""
@@ -78,8 +81,18 @@ class Proxies:
             proxy.peer, proxy.ready_at = peer, self._clock.now()
             self._show(proxy)
 
+    def leaving(self, peer: Peer) -> None:
+        """A proxy was told to end, by whomever; another takes its place while it finishes what it has."""
+        proxy = self._proxies.pop(peer.other_name, None)
+        if proxy is not None:
+            self._leaving[peer.other_name] = proxy
+            if not self._closing:
+                logger.info("%s was told to end, and is replaced.", peer.other_name)
+                self._tasks.start(self._start_one(proxy.slot, deaths=0), name="replace proxy")
+
     def process_exited(self, exit_: Exit) -> None:
         """A process ended; a proxy is replaced, and connections wait in the backlog meanwhile."""
+        self._leaving.pop(exit_.name, None)
         proxy = self._proxies.pop(exit_.name, None)
         if proxy is not None and not self._closing:
             logger.error("The %s, and is replaced.\n%s", exit_, exit_.last_output)
@@ -88,7 +101,8 @@ class Proxies:
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, and return when every proxy has finished what it has, or the time is over."""
         self._closing = True
-        drains = [self._tasks.start(self._drain(each), name="drain proxy") for each in self._proxies.values()]
+        proxies = [*self._proxies.values(), *self._leaving.values()]
+        drains = [self._tasks.start(self._drain(each), name="drain proxy") for each in proxies]
         if not drains:
             return
         over = self._tasks.start(self._clock.sleep_until(self._clock.now() + timeout_s), name="end of drain")
@@ -100,15 +114,16 @@ class Proxies:
     async def _drain(self, proxy: _Proxy) -> None:
         if proxy.peer is None:
             return
-        self._on_status(proxy.node_id, ProxyStatus.DRAINING)
+        self._on_status(self._shown_as(proxy), ProxyStatus.DRAINING)
         # One that dies is drained too.
         with contextlib.suppress(SalverError):
             await proxy.peer.ask(Drain(), Done)
-        self._on_status(proxy.node_id, ProxyStatus.DRAINED)
+        self._on_status(self._shown_as(proxy), ProxyStatus.DRAINED)
 
-    async def _start_one(self, payload: ProxyPayload, *, deaths: int) -> None:
+    async def _start_one(self, slot: int, *, deaths: int) -> None:
+        payload = self._payloads[slot]
         name = f"proxy-{next(self._numbers)}"
-        proxy = self._proxies[name] = _Proxy(payload, deaths)
+        proxy = self._proxies[name] = _Proxy(slot, deaths)
         spec = ProcessSpec(
             name=name, entry=PROXY_ENTRY, payload=msgspec.msgpack.encode(payload), listeners=(payload.listener,)
         )
@@ -127,17 +142,21 @@ class Proxies:
         lived_long = proxy.ready_at is not None and self._clock.now() - proxy.ready_at >= QUICK_DEATH_S
         deaths = 0 if lived_long else proxy.deaths + 1
         if proxy.node_id:
-            self._on_status(proxy.node_id, ProxyStatus.UNHEALTHY)
-        self._tasks.start(self._restart(proxy.payload, deaths), name="restart proxy")
+            self._on_status(self._shown_as(proxy), ProxyStatus.UNHEALTHY)
+        self._tasks.start(self._restart(proxy.slot, deaths), name="restart proxy")
 
-    async def _restart(self, payload: ProxyPayload, deaths: int) -> None:
+    async def _restart(self, slot: int, deaths: int) -> None:
         await self._clock.sleep_until(self._clock.now() + restart_delay_s(deaths))
         if not self._closing:
-            await self._start_one(payload, deaths=deaths)
+            await self._start_one(slot, deaths=deaths)
 
     def _show(self, proxy: _Proxy) -> None:
         if proxy.node_id:
-            self._on_status(proxy.node_id, ProxyStatus.HEALTHY if proxy.peer is not None else ProxyStatus.STARTING)
+            status = ProxyStatus.HEALTHY if proxy.peer is not None else ProxyStatus.STARTING
+            self._on_status(self._shown_as(proxy), status)
+
+    def _shown_as(self, proxy: _Proxy) -> str:
+        return proxy.node_id if len(self._payloads) == 1 else f"{proxy.node_id}#{proxy.slot + 1}"
 
 
 async def _all(tasks: "list[asyncio.Task[None]]") -> None:

@@ -8,6 +8,7 @@ from salver.lib.tasks import Tasks
 from salver.schema.errors import Disconnected, ProtocolError
 from salver.schema.messages import ReplicaEntry
 from salver.transport.framing import FrameConnection
+from salver.transport.large_payloads import LargePayloads
 from salver.transport.sockets import Dial, dial
 from salver.transport.wire import (
     CANCEL,
@@ -15,7 +16,9 @@ from salver.transport.wire import (
     ERROR,
     HELD,
     HELLO,
+    LARGE,
     MORE,
+    PART,
     PASS,
     REJECT,
     RESPONSE,
@@ -45,6 +48,9 @@ class ChannelOwner(Protocol):
 
     def on_returned(self, outgoing: Outgoing) -> None:
         """The replica is gone; a request that it did not take, or that may be repeated, must go elsewhere."""
+
+    def may_retry(self) -> bool:
+        """Say whether one more request that a replica lost may be sent again; asking counts."""
 
     def on_channel_closed(self, channel: "Channel") -> None:
         """The replica is gone."""
@@ -79,6 +85,7 @@ class Channel:
         self._connection: FrameConnection | None = None
         self._dialling = False
         self._unsent: list[tuple[Outgoing, int]] = []
+        self._large: LargePayloads | None = None
 
     @property
     def name(self) -> str:
@@ -114,6 +121,13 @@ class Channel:
         """Return the open connection; only for `Outgoing.write`."""
         assert self._connection is not None
         return self._connection
+
+    @property
+    def large_payloads(self) -> LargePayloads:
+        """Return what sends and receives large payloads on the open connection."""
+        if self._large is None:
+            self._large = LargePayloads(self.connection, self.in_flight.__contains__)
+        return self._large
 
     def cancel(self, outgoing: Outgoing) -> None:
         """Stop a request wherever it is; its late frames are dropped."""
@@ -170,10 +184,38 @@ class Channel:
                 self.connection.send(PASS, 0)
             outgoing.abandoned = True
             outgoing.on_refused(error)
+            self._owner.on_freed(self)
 
     def _close_if_done(self) -> None:
         if not self.limit and not self.in_flight:
             self.close()
+
+    def _on_stray(self, kind: int, stream: int) -> None:
+        """Act on a frame of the connection itself, or of a request that was cancelled."""
+        if kind == ROOM:
+            self._owner.on_room(self)
+        elif kind == REJECT and not stream:
+            self._owner.on_full()
+
+    def _on_rejected(self, outgoing: Outgoing) -> None:
+        del self.in_flight[outgoing.stream]
+        self.blocked = True
+        # A refusal is no failed attempt: user code never saw the request.
+        outgoing.attempts -= 1
+        self._owner.on_rejected(outgoing)
+        self._close_if_done()
+
+    def _on_large_frame(self, kind: int, flags: int, stream: int, header: bytes, body: bytes) -> bool:
+        """Take a frame's part in large payloads; say whether it goes on to the request it answers."""
+        if kind >= PART:
+            self.large_payloads.on_frame(kind, flags, stream, header, body)
+            return False
+        if kind == RESULT:
+            if not self.large_payloads.arrive(stream, flags, body):
+                return False
+            if stream not in self.in_flight:
+                self.large_payloads.take(stream)
+        return True
 
     # FrameSink
 
@@ -192,20 +234,14 @@ class Channel:
 
     def on_frame(self, kind: int, flags: int, stream: int, load: int, header: bytes, body: bytes) -> None:
         """Hand a frame to the request it answers; part of FrameSink."""
+        if (kind >= PART or flags & LARGE) and not self._on_large_frame(kind, flags, stream, header, body):
+            return
         outgoing = self.in_flight.get(stream)
         if outgoing is None:
-            if kind == ROOM:
-                self._owner.on_room(self)
-            elif kind == REJECT and not stream:
-                self._owner.on_full()
+            self._on_stray(kind, stream)
             return
         if kind == REJECT:
-            del self.in_flight[stream]
-            self.blocked = True
-            # A refusal is no failed attempt: user code never saw the request.
-            outgoing.attempts -= 1
-            self._owner.on_rejected(outgoing)
-            self._close_if_done()
+            self._on_rejected(outgoing)
             return
         last = kind in _LAST_KINDS or (kind == RESPONSE and not flags & MORE)
         if last:
@@ -223,6 +259,8 @@ class Channel:
         self.closed = True
         self._connection = None
         lost, self.in_flight = self.in_flight, {}
+        if self._large is not None:
+            self._large.close()
         unsent, self._unsent = self._unsent, []
         self._owner.on_channel_closed(self)
         for outgoing, _ in unsent:
@@ -231,7 +269,7 @@ class Channel:
                 outgoing.attempts -= 1
                 self._owner.on_returned(outgoing)
         for outgoing in lost.values():
-            if outgoing.attempts < MAX_ATTEMPTS and outgoing.may_repeat():
+            if outgoing.attempts < MAX_ATTEMPTS and outgoing.may_repeat() and self._owner.may_retry():
                 self._owner.on_returned(outgoing)
             else:
                 outgoing.on_lost(self.name)

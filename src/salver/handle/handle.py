@@ -81,13 +81,15 @@ class DeploymentHandle(Generic[T]):
             multiplexed_model_id=self._options.multiplexed_model_id,
         )
         call = Call(session, self._deployment, head, args, kwargs)
-        call.start(in_loop=running_loop() is session.loop)
+        call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
 
     def __getattr__(self, name: str) -> "DeploymentHandle[T]":
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        return self.options(method_name=name)
+        # Kept, so that the next `handle.method` is a plain attribute.
+        method = self.__dict__[name] = self.options(method_name=name)
+        return method
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._deployment.name, self._deployment.app_name, tuple(self._options))

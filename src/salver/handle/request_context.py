@@ -1,18 +1,44 @@
 """What is known about the request that the current task or thread works on."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from os import urandom
+from typing import Protocol
 
 
-@dataclass(frozen=True, slots=True)
+class Answering(Protocol):
+    """The answer to a request.
+
+    Attributes:
+        ended: All of it is on its way.
+    """
+
+    ended: bool
+
+
+class Child(Protocol):
+    """A call that a request has made."""
+
+    def stop(self) -> None:
+        """Cancel it; called on the loop that user code runs on."""
+
+
+@dataclass(slots=True, eq=False)
 class RequestContext:
     """The request being worked on; all fields are empty outside of one.
+
+    It outlives its request in tasks and threads that the handler left behind: what these call is theirs alone.
 
     Attributes:
         route: Route prefix (HTTP) that the outermost request came in by.
         request_id: The outermost request's id, the same in all calls it leads to.
+        deadline: Monotonic time until which its client waits, or None.
+        is_over: Its handler has ended, or there is no request.
+        is_cancelled: Nobody waits for its answer.
+        answer: What user code may go on after; None where it may not.
+        children: The calls that were made for it and are not settled.
     """
 
     route: str = ""
@@ -20,9 +46,36 @@ class RequestContext:
     app_name: str = ""
     multiplexed_model_id: str = ""
     is_http_request: bool = False
+    deadline: float | None = None
+    is_over: bool = False
+    is_cancelled: bool = False
+    answer: Answering | None = None
+    children: set[Child] = field(default_factory=set, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether what is called now is called for the request, and not in the background after it."""
+        return not self.is_over and (self.answer is None or not self.answer.ended)
+
+    def adopt(self, child: Child) -> bool:
+        """Take a call as the request's own; say whether it may be made. May be called in any thread."""
+        # In this order: whoever cancels at the same moment sees the child, or is seen here.
+        self.children.add(child)
+        return not self.is_cancelled
+
+    def cancel(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """Cancel the calls that were made for the request; it makes no more."""
+        self.is_cancelled = True
+        if self.children:
+            # A step later: the request's own tasks should learn that they are cancelled, not that a call was.
+            call_soon(self._stop_children)
+
+    def _stop_children(self) -> None:
+        for child in list(self.children):
+            child.stop()
 
 
-_NO_REQUEST = RequestContext()
+_NO_REQUEST = RequestContext(is_over=True)
 _current: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
 
 current_request = _current.get

@@ -78,11 +78,13 @@ class DeploymentResponse(Generic[T]):
         )
 
     async def _wait(self) -> T:
+        task = asyncio.current_task()
+        # A task that cleans up after its cancellation counts as being cancelled to its end.
+        before = task.cancelling() if task is not None else 0
         try:
             return await self._call.awaitable()  # type: ignore[no-any-return]
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if task is not None and task.cancelling() > before:
                 raise
             # It is the call that was cancelled, here or elsewhere, and not the task that waits.
             raise RequestCancelledError(self.request_id) from None

@@ -1,16 +1,17 @@
 """Which replica gets a request: exact counts, two choices, and a queue that a free replica takes from at once.
 
 There is no timer here. A request waits only while every replica is full, and each way for a replica to stop being full
-is an event: an answer of ours, a ROOM frame, a new replica.
+is an event: an answer of ours, a ROOM frame, a new replica. The time matters only for the retries of lost requests.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 from random import Random
 
 from salver.handle.channel import Channel
 from salver.handle.outgoing import Outgoing
+from salver.handle.retry_budget import RetryBudget
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import ReplicaEntry, Replicas
@@ -28,9 +29,16 @@ class Router:
         deployment: Where to.
         open_channel: Makes the channel to a replica.
         random: Source of the two choices.
+        now: Tells monotonic seconds.
     """
 
-    def __init__(self, deployment: DeploymentID, open_channel: OpenChannel, random: Random) -> None:
+    def __init__(
+        self,
+        deployment: DeploymentID,
+        open_channel: OpenChannel,
+        random: Random,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.deployment = deployment
         self._open_channel = open_channel
         self._random = random.random
@@ -38,7 +46,9 @@ class Router:
         self._choices: list[Channel] = []
         self._waiting: deque[Outgoing] = deque()
         self._num_waiting = 0
-        self._order = count(1)
+        self._num_routed = 0
+        self._now = now
+        self._budget = RetryBudget(now())
         self._set: Replicas | None = None
 
     @property
@@ -53,7 +63,7 @@ class Router:
 
     def route(self, outgoing: Outgoing) -> None:
         """Give a request to a replica now, or to the next one that has room."""
-        outgoing.order = next(self._order)
+        self._num_routed = outgoing.order = self._num_routed + 1
         if not self._num_waiting and (channel := self._choose()) is not None:
             channel.send(outgoing)
             return
@@ -141,6 +151,10 @@ class Router:
             self._wait_again(outgoing)
         else:
             channel.send(outgoing)
+
+    def may_retry(self) -> bool:
+        """Pay for a retry, if the requests of late were enough; part of ChannelOwner."""
+        return self._budget.take(self._num_routed, self._now())
 
     def on_channel_closed(self, channel: Channel) -> None:
         """Stop choosing a replica whose connection broke; part of ChannelOwner."""

@@ -1,10 +1,12 @@
 """Where this process's handles live: the event loop of its connections, its line to the controller, its routers."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 from salver.handle.link import ControllerLink
 from salver.handle.routers import Routers
+from salver.lib.deadlines import Deadlines
 from salver.lib.loading import loading
 from salver.schema.errors import SalverError
 
@@ -16,6 +18,7 @@ class Session:
     Attributes:
         loop: The loop that all of it lives on; in a replica the loop user code runs on, in a driver one of a thread.
         app_name: The application this process is part of; "" in a driver.
+        deadlines: Of the calls that are made for requests with a deadline.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -24,6 +27,11 @@ class Session:
     controller_address: str
     app_name: str = ""
     closed: bool = field(default=False)
+    deadlines: Deadlines = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Not the loop's own time, which stands still between its steps: threads ask, too.
+        self.deadlines = Deadlines(time.monotonic, self.loop.call_later)
 
 
 class _Current:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 _SMALLEST_TITLE = 16
+_MANY_FILES = 65536
 
 _linux = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True) if _linux else None
@@ -51,6 +53,18 @@ def _replace_command_line(title: str) -> None:
     room = end - start
     if start > 0 and room > _SMALLEST_TITLE:
         ctypes.memmove(start, title.encode()[: room - 2].ljust(room - 1, b"\0") + b"\1", room)
+
+
+def open_files_limit() -> int:
+    """Return how many files this process may have open, after asking for as many as the system lets it ask for."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if most == resource.RLIM_INFINITY else min(most, _MANY_FILES)
+    if now == resource.RLIM_INFINITY or now >= wanted:
+        return _MANY_FILES if now == resource.RLIM_INFINITY else now
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        return wanted
+    return now
 
 
 def count_threads() -> int:

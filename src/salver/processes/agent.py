@@ -1,4 +1,4 @@
-"""The agent's process: `python -P -c "from salver.processes.agent import main; main()" FD OPTIONS`.
+"""The agent's process: `python -P -c "from salver.processes.agent import main; main()" FD`.
 
 The order matters. The base zygote is forked first, while this process has one thread and no event loop. What all
 processes need is imported before that, and shared. What only the agent needs comes after it, while the zygote imports
@@ -6,10 +6,8 @@ what the others need.
 """
 
 import asyncio
-import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,16 +20,16 @@ import salver.transport.peer
 import salver.transport.sockets  # noqa: F401 - shared by all that is forked
 from salver.engine import instances
 from salver.engine.zygote import FORKING_IS_SAFE_HERE, Home, serve
-from salver.lib.processes import become_subreaper, set_title
+from salver.lib.processes import become_subreaper, open_files_limit, set_title
 from salver.schema.errors import SalverError
 from salver.schema.messages import AgentOptions
 from salver.schema.settings import replace_environment
+from salver.transport.first_word import receive_first_word
 
 if TYPE_CHECKING:
     from salver.processes.agent_loop import AgentProcess
 
 CONTROLLER_ENTRY = "salver.processes.controller:main"
-MAX_OPEN_FILES = 65536
 # Imported by the base zygote while it has nothing else to do, in the order in which they are needed.
 WARM = (
     "uvloop",
@@ -48,9 +46,12 @@ WARM = (
 
 
 def main(*, controller_entry: str | None = CONTROLLER_ENTRY) -> None:
-    """Run the agent in a fresh interpreter; argv holds the descriptor of the driver's line and the options."""
+    """Run the agent in a fresh interpreter; argv holds the descriptor of the line that brings the options."""
     driver_line = socket.socket(fileno=int(sys.argv[1]))
-    options = msgspec.msgpack.decode(bytes.fromhex(sys.argv[2]), type=AgentOptions)
+    try:
+        options = msgspec.msgpack.decode(receive_first_word(driver_line), type=AgentOptions)
+    except (EOFError, ConnectionError):
+        sys.exit("The driver ended before it said what to run.")
     run(driver_line, options, controller_entry=controller_entry)
 
 
@@ -92,11 +93,7 @@ def _settle(driver_line: socket.socket) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, MAX_OPEN_FILES)
-    if now < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    open_files_limit()
 
 
 def _fork_base_zygote(driver_line: socket.socket, instance_dir: str) -> tuple[int, socket.socket]:

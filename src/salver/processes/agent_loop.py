@@ -1,7 +1,6 @@
 """What an agent's process does once its base zygote is forked: the wiring of the node, and the loop."""
 
 import asyncio
-import errno
 import os
 import signal
 import socket
@@ -19,17 +18,13 @@ from salver.engine.midwife import Midwife, Place
 from salver.engine.node import Node
 from salver.engine.nursery import Nursery
 from salver.engine.resources import Ledger
-from salver.lib.processes import who_listens_on
 from salver.lib.tasks import Tasks
+from salver.processes.listening import NOBODY, open_listeners
 from salver.schema.errors import SalverError
-from salver.schema.http import HTTPOptions
 from salver.schema.messages import AgentFailed, AgentOptions, AgentReady
 from salver.schema.process_payloads import ControllerPayload
 from salver.transport.peer import Peer
 from salver.transport.sockets import adopt, listen, unix_address
-
-HTTP_LISTENER = "http"
-BACKLOG = 4096
 
 Base = tuple[int, socket.socket]
 
@@ -41,7 +36,7 @@ class AgentProcess:
         self._options = options
         self._driver_line = driver_line
         self._tasks = Tasks(on_error=_report)
-        self._listeners: dict[str, socket.socket] = {}
+        self._listeners = NOBODY
         self._agent = Agent(
             session_id=os.getsid(0),
             instance_dir=Path(options.instance_dir),
@@ -99,7 +94,7 @@ class AgentProcess:
             node_id=socket.gethostname() or "local",
             instance_dir=options.instance_dir,
             lock_fd=lock_fd,
-            listeners={name: sock.fileno() for name, sock in self._listeners.items()},
+            listeners={name: sock.fileno() for name, sock in self._listeners.sockets.items()},
         )
         ledger = Ledger(
             detect(num_cpus=options.num_cpus, num_gpus=options.num_gpus, resources=options.resources),
@@ -122,7 +117,7 @@ class AgentProcess:
         payload = ControllerPayload(
             agent_address=address,
             http=self._options.http,
-            proxy_listeners=tuple(self._listeners),
+            proxy_listeners=self._listeners.of_proxies,
             expose_tracebacks=self._options.expose_tracebacks,
             strict_cpus=self._options.strict_cpus,
         )
@@ -135,33 +130,16 @@ class AgentProcess:
 
     def _open_http(self) -> str | None:
         """Listen on the HTTP port, or return one line that says why that cannot be."""
-        http = self._options.http
-        family = socket.AF_INET6 if http.host is not None and ":" in http.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((http.host, http.port))
-            sock.listen(BACKLOG)
-        except (OSError, UnicodeError) as error:
-            sock.close()
-            return _why_not(http, error)
-        sock.setblocking(False)
-        self._listeners[HTTP_LISTENER] = sock
+            self._listeners = open_listeners(self._options.http)
+        except SalverError as error:
+            return str(error)
         return None
 
     def _ready(self) -> AgentReady:
-        http = self._listeners.get(HTTP_LISTENER)
-        host, port = http.getsockname()[:2] if http is not None else (None, None)
+        host, port = self._listeners.address or (None, None)
         address = unix_address(socket_path(self._options.instance_dir, CONTROLLER))
         return AgentReady(address, host, port, os.getpid())
-
-
-def _why_not(http: HTTPOptions, error: OSError | UnicodeError) -> str:
-    holder = who_listens_on(http.port) if getattr(error, "errno", None) == errno.EADDRINUSE else None
-    if holder is not None:
-        return f"Port {http.port} on {http.host} is in use by {holder}. Stop it, or choose another with --port."
-    why = getattr(error, "strerror", None) or error
-    return f"Cannot listen on {http.host}:{http.port}: {why}. Choose another address with --host or --port."
 
 
 def _report(name: str, error: BaseException) -> None:

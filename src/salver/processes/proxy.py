@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 
 import msgspec
 import uvloop
@@ -13,26 +14,38 @@ from salver.handle.link import ControllerLink
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.lib.tasks import Tasks
+from salver.lib.tls import BadTlsFile
 from salver.proxy.server import ProxyServer
 from salver.schema.errors import ProtocolError
-from salver.schema.messages import Done, Drain, Message, ProxyReady
+from salver.schema.messages import Done, Drain, Message, ProxyLeaving, ProxyReady
 from salver.schema.process_payloads import ProxyPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 
 logger = logging.getLogger(LOGGER_NAME)
 
+DRAIN_TIMEOUT_S = 30.0
+"""How long a proxy that was sent SIGTERM goes on with requests that it has."""
+
 
 def main(payload: bytes, context: ProcessContext) -> None:
     """Run a proxy; the engine calls this in the new process."""
     set_up_logging(read_settings().log_level)
     request_ids.renew()
-    uvloop.run(_run(msgspec.msgpack.decode(payload, type=ProxyPayload), context))
+    try:
+        uvloop.run(_run(msgspec.msgpack.decode(payload, type=ProxyPayload), context))
+    except BadTlsFile as error:
+        logger.error("The proxy cannot start. %s", error)
+        sys.exit(1)
 
 
 async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def stop_or_hurry() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_or_hurry)
     tasks = Tasks(on_error=_report)
     servers: list[ProxyServer] = []
 
@@ -52,10 +65,21 @@ async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
     link.tell(ProxyReady())
     gc.freeze()
     await stop.wait()
+    if not server.draining:
+        link.tell(ProxyLeaving())
+        await _finish(server, hurry, tasks)
     server.close()
     routers.close()
     link.close()
     await tasks.close()
+
+
+async def _finish(server: ProxyServer, hurry: asyncio.Event, tasks: Tasks) -> None:
+    """Drain, unless that takes too long or somebody asks again."""
+    ends = [tasks.start(server.drain(), name="drain"), tasks.start(hurry.wait(), name="hurry")]
+    await asyncio.wait(ends, timeout=DRAIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    for each in ends:
+        each.cancel()
 
 
 def _report(name: str, error: BaseException) -> None:

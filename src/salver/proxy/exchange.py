@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from salver.handle.outgoing import Outgoing
-from salver.proxy.heads import Head, outcome_head
+from salver.proxy.heads import Head, outcome_head, trailer_lines
 from salver.proxy.limits import GRANT_SIZE_BYTES
 from salver.proxy.parsing import Request
+from salver.proxy.upload import Upload
 from salver.schema.errors import ReplicaDiedError, SalverError
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
 from salver.telemetry.logs import LOGGER_NAME
@@ -36,14 +37,20 @@ class Client(Protocol):
     def write_more(self, exchange: "Exchange", body: bytes) -> bool:
         """Write more of an answer; say whether the client keeps up."""
 
-    def write_end(self, exchange: "Exchange", body: bytes) -> None:
-        """Write the end of an answer; the exchange is over."""
+    def write_end(self, exchange: "Exchange", body: bytes, trailers: bytes) -> None:
+        """Write the end of an answer, with its trailers as lines; the exchange is over."""
+
+    def body_taken(self) -> None:
+        """The replica takes more of the request's body."""
 
     def cut(self) -> None:
         """Break the connection: the only honest end of an answer that has begun and cannot be finished."""
 
     def read_head(self, encoded: bytes) -> Head:
         """Decode a replica's head."""
+
+    def now(self) -> float:
+        """Return the time that deadlines are measured by."""
 
 
 class Exchange(Outgoing):
@@ -52,11 +59,14 @@ class Exchange(Outgoing):
     Attributes:
         request_id: For the answer's header.
         keep_alive: The connection may serve another request after this one.
-        began_at: Loop time when it was given to the router.
+        timeout_s: How long the client waits, or None.
+        deadline: Loop time until which it waits, or None.
+        outlives_client: It goes on when the client leaves.
         is_head: The answer has no body, whatever the replica sends.
         is_old: The client speaks HTTP/1.0.
         started: The client was sent something.
         chunked: The answer's body is sent in chunks.
+        upload: The body, where it is sent on while it arrives.
         missing: Bytes of the body that its announced length still asks for, or None where none was announced.
     """
 
@@ -65,19 +75,22 @@ class Exchange(Outgoing):
         "_client",
         "_head",
         "_owed",
-        "began_at",
         "chunked",
+        "deadline",
         "is_head",
         "is_old",
         "keep_alive",
         "missing",
+        "outlives_client",
         "request_id",
         "router",
         "started",
+        "timeout_s",
+        "upload",
     )
 
     def __init__(
-        self, client: Client, router: "Router | None", head: HttpHead, request: Request, began_at: float
+        self, client: Client, router: "Router | None", head: HttpHead, request: Request, timeout_s: float | None
     ) -> None:
         self.channel = None
         self.stream = 0
@@ -88,19 +101,42 @@ class Exchange(Outgoing):
         self.is_head = head.method == "HEAD"
         self.is_old = head.http_version != "1.1"
         self.keep_alive = request.keep_alive
-        self.began_at = began_at
+        self.timeout_s = timeout_s
+        self.deadline = None if timeout_s is None else client.now() + timeout_s
+        self.outlives_client = request.outlives_client
         self.started = False
         self.chunked = False
         self.missing: int | None = None
         self._client = client
         self._head = head
         self._body = bytes(request.body)
+        self.upload = Upload(self._body) if request.begun else None
         self._owed = 0
 
     def cancel(self) -> None:
         """Nobody waits for the answer any longer."""
         if self.router is not None:
             self.router.cancel(self)
+
+    @property
+    def is_arriving(self) -> bool:
+        """Say whether there is more of the request to come."""
+        return self.upload is not None and not self.upload.complete
+
+    def add_body(self, data: bytes) -> None:
+        """Send more of the request's body."""
+        if self.upload is not None:
+            self.upload.add(data, self.channel, self.stream)
+
+    def end_body(self) -> None:
+        """The request's body is complete."""
+        if self.upload is not None:
+            self.upload.end(self.channel, self.stream)
+
+    def hand_over(self, client: Client) -> None:
+        """Let another read the rest of the answer."""
+        self._client = client
+        self.client_keeps_up()
 
     def client_keeps_up(self) -> None:
         """The client reads again: let the replica send what was held back."""
@@ -111,7 +147,13 @@ class Exchange(Outgoing):
 
     def write(self, channel: "Channel", stream: int, flags: int) -> None:
         """Send the request to a replica; part of Outgoing."""
-        channel.connection.send(HTTP, stream, _encode(self._head), self._body, flags)
+        head, body, upload = self._head, self._body, self.upload
+        if self.deadline is not None:
+            head = msgspec.structs.replace(head, timeout_s=max(0.0, self.deadline - self._client.now()))
+        if upload is not None:
+            body = upload.begin(channel, stream)
+            flags |= 0 if upload.complete else MORE
+        channel.connection.send(HTTP, stream, _encode(head), body, flags)
 
     def on_frame(self, kind: int, flags: int, _load: int, header: bytes, body: bytes) -> None:
         """Pass a piece of the answer on; part of Outgoing."""
@@ -122,7 +164,9 @@ class Exchange(Outgoing):
             if self._client.write_more(self, body) and self._owed >= GRANT_SIZE_BYTES:
                 self._grant()
         elif kind == END:
-            self._client.write_end(self, body)
+            self._on_end(header, body)
+        elif kind == CREDIT:
+            self._on_credit(header)
         elif self.started:
             self._client.cut()
         else:
@@ -130,18 +174,35 @@ class Exchange(Outgoing):
 
     def may_repeat(self) -> bool:
         """Only what has no effect when done twice, and only before the client has seen anything; part of Outgoing."""
-        return not self.started and self._head.method in _IDEMPOTENT
+        if self.started or self._head.method not in _IDEMPOTENT:
+            return False
+        return self.upload is None or self.upload.can_be_repeated
 
     def on_lost(self, replica: str) -> None:
         """Part of Outgoing."""
         if self.started:
             self._client.cut()
         else:
-            self._answer(outcome_of(ReplicaDiedError(replica, self._head.request_id)))
+            self._answer(outcome_of(ReplicaDiedError(replica, self._head.request_id, self.may_repeat())))
 
     def on_refused(self, error: SalverError) -> None:
         """Part of Outgoing."""
         self._answer(outcome_of(error))
+
+    def _on_end(self, header: bytes, body: bytes) -> None:
+        try:
+            trailers = trailer_lines(header) if header else b""
+        except ValueError as error:
+            logger.error("request %s: the trailers cannot be written as HTTP: %s", self._head.request_id, error)
+            self._client.cut()
+        else:
+            self._client.write_end(self, body, trailers)
+
+    def _on_credit(self, header: bytes) -> None:
+        if self.upload is not None:
+            self.upload.was_taken()
+            self.upload.grant(header)
+            self._client.body_taken()
 
     def _on_response(self, flags: int, header: bytes, body: bytes) -> None:
         try:
@@ -152,6 +213,8 @@ class Exchange(Outgoing):
             self._answer(INTERNAL_ERROR)
             return
         self.started = True
+        if self.upload is not None:
+            self.upload.was_taken()
         if not flags & MORE:
             self._client.write_whole(self, head, body)
         else:

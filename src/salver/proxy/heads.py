@@ -7,15 +7,22 @@ from http import HTTPStatus
 import msgspec
 
 from salver.schema.outcomes import Outcome
-from salver.transport.wire import ResponseHead
+from salver.transport.wire import ResponseHead, TrailersHead
 
 _decode = msgspec.msgpack.Decoder(ResponseHead).decode
+_decode_trailers = msgspec.msgpack.Decoder(TrailersHead).decode
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 # What belongs to one connection is not the replica's to say; the last three are written by the proxy.
 _LEFT_OUT = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"trailer", b"transfer-encoding", b"upgrade"}
     | {b"content-length", b"date", b"x-request-id"}
 )
+LEFT_OUT_OF_HANDSHAKES = _LEFT_OUT | {
+    b"sec-websocket-accept",
+    b"sec-websocket-extensions",
+    b"sec-websocket-protocol",
+    b"sec-websocket-version",
+}
 _NO_BODY = frozenset({204, 304})
 _MAX_CACHED = 4096
 _MAX_CACHED_SIZE_BYTES = 512
@@ -32,9 +39,10 @@ class Head:
         length: The content-length that the replica gave, or None.
         whole: The text with that content-length.
         bodyless: The status forbids a body.
+        fields: The headers in lower case, without the content-length.
     """
 
-    __slots__ = ("bodyless", "length", "status", "text", "whole")
+    __slots__ = ("bodyless", "fields", "length", "status", "text", "whole")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         if not 200 <= status <= 999:  # noqa: PLR2004 - what comes before 200 is no answer
@@ -43,14 +51,13 @@ class Head:
         self.bodyless = status in _NO_BODY
         lengths = [value for name, value in headers if name.lower() == b"content-length"]
         self.length = _agreed(lengths) if lengths and not self.bodyless else None
+        self.fields: list[tuple[bytes, bytes]] = []
         parts = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))]
         for name, value in headers:
             lower = name.lower()
-            if lower in _LEFT_OUT:
-                continue
-            if not _is_token(name) or not _is_value(value):
-                raise ValueError(f"{name!r}: {value!r} is no header")
-            parts.append(b"%b: %b\r\n" % (name, value))
+            if lower not in _LEFT_OUT:
+                parts.append(_line(name, value))
+                self.fields.append((lower, value.strip(b" \t")))
         self.text = b"".join(parts)
         self.whole = self.text if self.length is None else b"%bcontent-length: %d\r\n" % (self.text, self.length)
 
@@ -86,6 +93,34 @@ class Heads:
                 self._cache.clear()
             self._cache[encoded] = head
         return head
+
+
+def trailer_lines(encoded: bytes) -> bytes:
+    """Return a replica's trailers as lines, without those that trailers may not carry.
+
+    Raises:
+        ValueError: They cannot be written as HTTP.
+    """
+    try:
+        headers = _decode_trailers(encoded).headers
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+    return header_lines(headers)
+
+
+def header_lines(headers: list[tuple[bytes, bytes]], left_out: frozenset[bytes] = _LEFT_OUT) -> bytes:
+    """Return headers as lines, but for those that only the proxy may say.
+
+    Raises:
+        ValueError: One of them cannot be written.
+    """
+    return b"".join(_line(name, value) for name, value in headers if name.lower() not in left_out)
+
+
+def _line(name: bytes, value: bytes) -> bytes:
+    if not _is_token(name) or not _is_value(value):
+        raise ValueError(f"{name!r}: {value!r} is no header")
+    return b"%b: %b\r\n" % (name, value)
 
 
 def _agreed(lengths: list[bytes]) -> int:

@@ -28,6 +28,7 @@ class Place(NamedTuple):
         prefix: The route's prefix.
         outcome: The answer where there is no application.
         is_own: The proxy itself may have an answer.
+        max_body_size_bytes: Longest body of a request; None for no limit.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Place(NamedTuple):
     prefix: str = ""
     outcome: Outcome | None = None
     is_own: bool = False
+    max_body_size_bytes: int | None = None
 
 
 class Places:
@@ -45,10 +47,17 @@ class Places:
     Args:
         table: The routes; other routes need another `Places`.
         router_of: Returns the router of a deployment.
+        max_body_size_bytes: Longest body for applications that do not say; None for no limit.
     """
 
-    def __init__(self, table: RouteTable, router_of: Callable[[DeploymentID], Router]) -> None:
+    def __init__(
+        self,
+        table: RouteTable,
+        router_of: Callable[[DeploymentID], Router],
+        max_body_size_bytes: int | None = None,
+    ) -> None:
         self.table = table
+        self._max_body_size_bytes = max_body_size_bytes
         self._router_of = router_of
         self._cache: dict[bytes, Place] = {}
 
@@ -70,15 +79,24 @@ class Places:
         return self._look_up(url.path or b"/"), url.query or b""
 
     def _look_up(self, raw: bytes) -> Place:
-        # The parser lets nothing but ASCII through.
-        raw_path = raw.decode("ascii")
+        # What is not ASCII is refused, whatever its place.
+        raw_path = raw.decode("latin-1")
         path = unquote(raw_path) if "%" in raw_path else raw_path
         is_own = path.startswith("/-/")
         match = self.table.match(path)
         if match is None:
             return Place(path, raw_path, outcome=not_found(path), is_own=is_own)
-        router = self._router_of(match.route.ingress)
-        place = Place(path, raw_path, router, match.root_path, match.route.prefix, is_own=is_own)
+        route = match.route
+        limit = self._max_body_size_bytes if route.max_request_body_bytes is None else route.max_request_body_bytes
+        place = Place(
+            path,
+            raw_path,
+            self._router_of(route.ingress),
+            match.root_path,
+            route.prefix,
+            is_own=is_own,
+            max_body_size_bytes=limit,
+        )
         if len(raw) <= _MAX_CACHED_SIZE_BYTES:
             if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()

@@ -3,19 +3,35 @@
 import asyncio
 import json
 import socket
+from collections.abc import Mapping
 from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
 
 from salver.handle.link import ControllerLink
 from salver.handle.routers import Routers
 from salver.lib.clock import wall_time_s
+from salver.lib.deadlines import Deadlines
+from salver.lib.processes import open_files_limit
+from salver.proxy.batches import Batches
+from salver.proxy.crowd import Crowd, Guest
 from salver.proxy.heads import Heads
 from salver.proxy.http import HttpConnection
-from salver.proxy.limits import SWEEP_PERIOD_S
+from salver.proxy.limits import (
+    CERTIFICATE_PERIOD_S,
+    FLUSH_TIMEOUT_S,
+    HANDSHAKE_TIMEOUT_S,
+    RESERVED_FILES,
+    SWEEP_PERIOD_S,
+)
 from salver.proxy.places import Places
 from salver.proxy.routes import RouteTable
+from salver.proxy.tls import Certificate
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import ROUTES_TOPIC, Routes, TopicValue
 from salver.schema.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from salver.proxy.deadlines import Abandoned
 
 BACKLOG = 4096
 """Connections that wait while no proxy accepts them; listening anew with fewer would shrink the agent's."""
@@ -33,6 +49,9 @@ class ProxyServer:
         link: Line to the controller, which tells the routes.
         routers: This process's routers.
         loop: Tells the time, and calls back.
+
+    Raises:
+        BadTlsFile: The certificate cannot be used.
     """
 
     def __init__(
@@ -41,11 +60,16 @@ class ProxyServer:
         self.options = options
         self.heads = Heads()
         self.date = b""
+        self.batches = Batches(loop)
+        self.deadlines = Deadlines(loop.time, loop.call_later)
+        self.scheme = options.scheme
         self.draining = False
+        self._certificate = Certificate(options.tls) if options.tls is not None else None
         self._link = link
         self._routers = routers
         self._loop = loop
-        self._connections: set[HttpConnection] = set()
+        self.unattended: set[Abandoned] = set()
+        self._crowd = Crowd(options.max_connections or _most_connections())
         self._server: asyncio.Server | None = None
         self._known = asyncio.Event()
         self._closed = asyncio.Event()
@@ -60,22 +84,31 @@ class ProxyServer:
         self._sweep()
         listener.setblocking(False)
         self._server = await self._loop.create_server(
-            lambda: HttpConnection(self, self._loop), sock=listener, backlog=BACKLOG
+            lambda: HttpConnection(self, self._loop), sock=listener, backlog=BACKLOG, **self._tls()
         )
+
+    def _tls(self) -> Mapping[str, Any]:
+        if self._certificate is None:
+            return {}
+        return {
+            "ssl": self._certificate.context,
+            "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
+            "ssl_shutdown_timeout": FLUSH_TIMEOUT_S,
+        }
 
     async def drain(self) -> None:
         """Accept nobody new, and return when every client has its answer."""
         self.draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.finish()
-        while self._connections:
+        self._crowd.finish()
+        while self._crowd or self.unattended:
             self._closed.clear()
             await self._closed.wait()
 
     def close(self) -> None:
         """Stop the sweep."""
+        self.deadlines.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -93,13 +126,21 @@ class ProxyServer:
             return _HEALTHY
         return Outcome(200, json.dumps(self.places.table.by_prefix, separators=(",", ":")).encode(), (_JSON,))
 
-    def opened(self, connection: HttpConnection) -> None:
+    def opened(self, guest: Guest) -> None:
         """Part of Site."""
-        self._connections.add(connection)
+        self._crowd.opened(guest, self._loop.time())
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, guest: Guest) -> None:
         """Part of Site."""
-        self._connections.discard(connection)
+        self._crowd.closed(guest)
+        self._closed.set()
+
+    def woke(self, guest: Guest) -> None:
+        """Part of Site."""
+        self._crowd.woke(guest)
+
+    def settled(self) -> None:
+        """Part of Site."""
         self._closed.set()
 
     def _routes_changed(self, value: TopicValue) -> None:
@@ -111,7 +152,8 @@ class ProxyServer:
             self._known.set()
 
     def _places(self, routes: Routes) -> Places:
-        return Places(RouteTable(routes, self.options.root_path), self._routers.get)
+        table = RouteTable(routes, self.options.root_path)
+        return Places(table, self._routers.get, self.options.max_request_body_bytes)
 
     def _sweep(self) -> None:
         """Look at all clients once; one timer for all costs less than one for each."""
@@ -120,5 +162,14 @@ class ProxyServer:
         if int(now) != self._second:
             self._second = int(now)
             self.date = b"date: %b\r\n" % formatdate(wall_time_s(), usegmt=True).encode()
-        for connection in list(self._connections):
-            connection.look(now)
+            if self._certificate is not None and self._second % CERTIFICATE_PERIOD_S == 0:
+                self._certificate.look()
+        self._crowd.sweep(now, self.options.keep_alive_timeout_s)
+        if self.draining:
+            self._crowd.finish()
+
+
+def _most_connections() -> int:
+    """Return how many connections fit into the files that this process may open."""
+    files = open_files_limit()
+    return max(1, files - min(RESERVED_FILES, files // 2))

@@ -7,10 +7,10 @@ from starlette.responses import Response
 from salver.lib.tasks import Tasks
 from salver.replica.lifespan import Lifespan
 from salver.runtime.ingress import AsgiApp, Receive, Scope, Send, ingress_of
-from salver.schema.errors import BackPressureError, DeploymentUnavailableError, ReplicaDiedError
+from salver.schema.errors import BackPressureError, DeploymentUnavailableError, ReplicaDiedError, RequestTimeoutError
 from salver.schema.outcomes import outcome_of
 
-_ANSWERED_BY_US = (BackPressureError, DeploymentUnavailableError, ReplicaDiedError)
+_ANSWERED_BY_US = (BackPressureError, DeploymentUnavailableError, ReplicaDiedError, RequestTimeoutError)
 
 
 class AsgiServing:

@@ -10,15 +10,31 @@ from starlette.requests import Request
 from salver.lib.tracebacks import user_traceback
 from salver.replica.admission import Admission
 from salver.replica.encoding import encode_body
-from salver.runtime.ingress import AsgiApp
+from salver.replica.inbox import Inbox
+from salver.runtime.ingress import AsgiApp, Receive, Scope
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
 from salver.transport.framing import FrameConnection
-from salver.transport.wire import CHUNK, END, ERROR, MORE, RESPONSE, ErrorBody, HttpHead, ResponseHead
+from salver.transport.wire import (
+    CHUNK,
+    CREDIT,
+    END,
+    ERROR,
+    MORE,
+    RESPONSE,
+    CreditHead,
+    ErrorBody,
+    HttpHead,
+    ResponseHead,
+    TrailersHead,
+)
 
 Message = MutableMapping[str, Any]
 
 WINDOW_SIZE_BYTES = 1 << 20
 """How much of a streamed body may be on its way before the reader asks for more."""
+
+GRANT_SIZE_BYTES = 64 * 1024
+"""A caller is told in steps of this size that user code takes a body; far less than it may send unasked."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(HttpHead).decode
@@ -31,14 +47,14 @@ def decode_head(header: bytes) -> HttpHead:
     return _decode_head(header)
 
 
-def make_request(head: HttpHead, body: bytes) -> Request:
+def make_request(head: HttpHead, receive: Receive) -> Request:
     """Return the request as user code sees it; the path is whole, prefix included."""
-    scope = {
+    scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": head.http_version,
         "method": head.method,
-        "scheme": "http",
+        "scheme": head.scheme,
         "path": head.path,
         "raw_path": head.raw_path.encode("latin-1"),
         "query_string": head.query,
@@ -46,21 +62,62 @@ def make_request(head: HttpHead, body: bytes) -> Request:
         "headers": head.headers,
         "client": head.client,
         "server": None,
-        "extensions": {},
+        "extensions": {"http.response.trailers": {}},
     }
-    return Request(scope, _Body(body).receive)
+    return Request(scope, receive)
 
 
-class _Body:
+class WholeBody:
+    """A body that has arrived with its request."""
+
+    __slots__ = ("_body",)
+
     def __init__(self, body: bytes) -> None:
         self._body: bytes | None = body
 
     async def receive(self) -> Message:
+        """Return the body, once; part of ASGI."""
         body, self._body = self._body, None
         if body is None:
             # Whoever asks again wants to know when the client leaves; cancellation tells that.
             await asyncio.Event().wait()
         return {"type": "http.request", "body": body, "more_body": False}
+
+
+class ArrivingBody:
+    """A body that arrives while user code runs.
+
+    Args:
+        connection: Where it comes from, and where credit for more goes.
+    """
+
+    __slots__ = ("_connection", "_inbox", "_owed", "_stream")
+
+    def __init__(self, connection: FrameConnection, stream: int, first: bytes) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._inbox = Inbox(self._taken)
+        self._owed = 0
+        if first:
+            self.add(first)
+
+    async def receive(self) -> Message:
+        """Return the next piece; part of ASGI."""
+        return await self._inbox.receive()
+
+    def add(self, data: bytes) -> None:
+        """Take what has arrived."""
+        self._inbox.put({"type": "http.request", "body": data, "more_body": True}, len(data))
+
+    def end(self) -> None:
+        """Note that this was all."""
+        self._inbox.put({"type": "http.request", "body": b"", "more_body": False}, 0)
+
+    def _taken(self, size_bytes: int) -> None:
+        self._owed += size_bytes
+        if self._owed >= GRANT_SIZE_BYTES:
+            owed, self._owed = self._owed, 0
+            self._connection.send(CREDIT, self._stream, _encode(CreditHead(owed)))
 
 
 class Answer:
@@ -74,7 +131,17 @@ class Answer:
         ended: All of it is.
     """
 
-    __slots__ = ("_admission", "_connection", "_head", "_room", "_stream", "_window", "ended", "started")
+    __slots__ = (
+        "_admission",
+        "_connection",
+        "_head",
+        "_room",
+        "_stream",
+        "_trailers",
+        "_window",
+        "ended",
+        "started",
+    )
 
     def __init__(self, connection: FrameConnection, stream: int, admission: Admission[Any]) -> None:
         self.started = False
@@ -85,6 +152,7 @@ class Answer:
         self._head = b""
         self._window = WINDOW_SIZE_BYTES
         self._room: asyncio.Event | None = None
+        self._trailers: list[tuple[bytes, bytes]] | None = None
 
     def write(self, value: Any) -> None:
         """Answer with a handler's plain result."""
@@ -117,10 +185,30 @@ class Answer:
 
     async def send(self, message: Message) -> None:
         """Take an ASGI message."""
+        if message["type"] != "http.response.body":
+            self._take_headers(message)
+        else:
+            body = bytes(message.get("body", b""))
+            # An answer with trailers ends with them, not with its body.
+            if not message.get("more_body", False) and self._trailers is None:
+                self._send_last(body)
+                return
+            if not self.started:
+                self._send_first(body, MORE)
+            elif body:
+                self._connection.send(CHUNK, self._stream, b"", body)
+            self._window -= len(body)
+            if self._window <= 0:
+                await self._wait_for_room()
+
+    def _take_headers(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._head = _encode(ResponseHead(message["status"], list(message.get("headers", []))))
-        elif message["type"] == "http.response.body":
-            await self._send_body(bytes(message.get("body", b"")), more=message.get("more_body", False))
+            self._trailers = [] if message.get("trailers") else None
+        elif message["type"] == "http.response.trailers" and self._trailers is not None:
+            self._trailers += message.get("headers", [])
+            if not message.get("more_trailers", False) and not self.ended:
+                self._end()
 
     def grant(self, size_bytes: int) -> None:
         """The reader takes more of the body."""
@@ -136,21 +224,24 @@ class Answer:
 
     def _end(self) -> None:
         self.ended = True
-        self._connection.send(END, self._stream, load=self._admission.taken - 1)
+        header = _encode(TrailersHead(self._trailers)) if self._trailers else b""
+        self._connection.send(END, self._stream, header, load=self._admission.taken - 1)
 
-    async def _send_body(self, body: bytes, *, more: bool) -> None:
+    def _send_first(self, body: bytes, flags: int) -> None:
+        self._connection.send(RESPONSE, self._stream, self._head, body, flags, self._admission.taken - 1)
+        self.started = True
+
+    def _send_last(self, body: bytes) -> None:
         if not self.started:
-            load = self._admission.taken - 1
-            self._connection.send(RESPONSE, self._stream, self._head, body, MORE if more else 0, load)
-            self.started = True
-            self.ended = not more
-        elif body:
-            self._connection.send(CHUNK, self._stream, body=body)
-        if not more:
-            if not self.ended:
-                self._end()
+            self._send_first(body, 0)
+            self.ended = True
             return
-        self._window -= len(body)
+        if body:
+            self._connection.send(CHUNK, self._stream, b"", body)
+        if not self.ended:
+            self._end()
+
+    async def _wait_for_room(self) -> None:
         while self._window <= 0:
             self._room = asyncio.Event()
             await self._room.wait()

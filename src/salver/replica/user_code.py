@@ -1,10 +1,8 @@
 """The user's class or function: constructed, called, reconfigured, closed."""
 
 import asyncio
-import contextvars
 import inspect
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +11,7 @@ from typing import Any
 
 from salver.lib import preloaded
 from salver.lib.importing import get_attribute, import_module
+from salver.replica.workers import Workers
 from salver.schema.application import CodeRef, ImportedCode
 from salver.schema.errors import NoSuchMethod, SalverError
 
@@ -50,7 +49,7 @@ class UserCode:
         self._servable = servable
         self._instance: Any = None
         self._methods: dict[str, _Method] = {}
-        self._threads = _threads(max_threads)
+        self._workers = Workers(max_threads)
 
     @property
     def instance(self) -> Any:
@@ -88,8 +87,7 @@ class UserCode:
 
     def change_max_threads(self, max_threads: int) -> None:
         """Run at most this many plain `def` calls at once from now on; those that run are not interrupted."""
-        former, self._threads = self._threads, _threads(max_threads)
-        former.shutdown(wait=False)
+        self._workers.resize(max_threads)
 
     async def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method by name and return its result.
@@ -126,7 +124,7 @@ class UserCode:
         """Run the user's `__del__`, once."""
         instance, self._instance = self._instance, None
         self._methods.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
         finalizer = getattr(type(instance), "__del__", None)
         if finalizer is None:
             return
@@ -138,14 +136,13 @@ class UserCode:
     async def _run(self, method: _Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if method.is_async:
             return await method.function(*args, **kwargs)
-        work = self._threads.submit(_in_thread, contextvars.copy_context(), method.function, args, kwargs)
+        job = self._workers.start(method.function, args, kwargs)
         try:
-            result = await asyncio.wrap_future(work)
+            result = await job.future
         except asyncio.CancelledError:
-            if not work.cancel():
+            if not self._workers.drop(job):
                 # Nothing stops a thread. The request keeps its slot until its code has ended, as any other does.
-                with suppress(BaseException):
-                    await asyncio.wrap_future(work)
+                await self._workers.outlast(job)
             raise
         return await result if inspect.isawaitable(result) else result
 
@@ -170,20 +167,6 @@ class UserCode:
             return ["__call__"]
         names = [name for name in dir(self._servable) if callable(getattr(self._servable, name, None))]
         return sorted(name for name in names if name == "__call__" or not name.startswith("_"))
-
-
-def _threads(max_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_threads, thread_name_prefix="salver-user")
-
-
-def _in_thread(
-    context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    try:
-        return context.run(function, *args, **kwargs)
-    except StopIteration as error:
-        # A future refuses it, and whoever waits would wait for ever; coroutines and generators turn it into this, too.
-        raise RuntimeError("the handler raised StopIteration") from error
 
 
 async def _close(generator: Any) -> None:

@@ -84,6 +84,18 @@ class RequestCancelledError(SalverError):
         return self.message
 
 
+class RequestTimeoutError(SalverError, TimeoutError):
+    """The time that the request's client waits is over; what it called is cancelled, and it calls nobody any more."""
+
+    def __init__(self, request_id: str | None = None) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+        self.message = f"Request {request_id} timed out."
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class DeploymentUnavailableError(SalverError):
     """The deployment failed to deploy, or is gone, and has no replica to answer."""
 
@@ -109,14 +121,19 @@ class ReplicaUnavailableError(SalverError):
 
 
 class ReplicaDiedError(SalverError):
-    """The replica died after it had been handed the request, so whether the request took effect is not known."""
+    """The replica died after it had been handed the request, so whether the request took effect is not known.
 
-    def __init__(self, replica: str, request_id: str) -> None:
-        super().__init__(replica, request_id)
+    Args:
+        may_repeat: The request could have been sent again, were it not for those that were lost before.
+    """
+
+    def __init__(self, replica: str, request_id: str, may_repeat: bool = False) -> None:
+        super().__init__(replica, request_id, may_repeat)
         self.request_id = request_id
+        why = "replicas die too often while they work on it" if may_repeat else "it may have taken effect"
         self.message = (
             f"Replica {replica} died while it was working on request {request_id}. "
-            "The request was not sent again because it may have taken effect."
+            f"The request was not sent again because {why}."
         )
 
     def __str__(self) -> str:

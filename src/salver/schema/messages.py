@@ -128,6 +128,10 @@ class ProxyReady(Message, frozen=True):
     """A proxy has its routes and accepts connections."""
 
 
+class ProxyLeaving(Message, frozen=True):
+    """A proxy was told to end: it accepts nobody new, finishes what it has, and exits."""
+
+
 # ── controller → replica, proxy ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -155,11 +159,16 @@ def replicas_topic(deployment: DeploymentID) -> str:
 
 
 class Route(msgspec.Struct, frozen=True, array_like=True):
-    """Where requests under a prefix go."""
+    """Where requests under a prefix go.
+
+    Attributes:
+        max_request_body_bytes: Longest body of a request; None for what the proxy's own options say.
+    """
 
     prefix: str
     app_name: str
     ingress: DeploymentID
+    max_request_body_bytes: int | None = None
 
 
 class Routes(msgspec.Struct, frozen=True, tag="routes"):
@@ -336,6 +345,7 @@ AnyMessage = (
     | ReplicaReady
     | ReplicaFailed
     | ProxyReady
+    | ProxyLeaving
     | Drain
     | Reconfigure
     | StartProcess

@@ -105,6 +105,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_surge_percent: Annotated[
         int, Meta(ge=0, le=100, description="Extra replicas an update may start first, in percent.")
     ] = 0
+    max_request_body_bytes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Longest body that an ingress is sent over HTTP; None for what http_options say."),
+    ] = None
 
     @property
     def initial_replicas(self) -> int:
@@ -134,6 +138,7 @@ class OptionChanges(TypedDict, total=False):
     max_replicas_per_node: int | None
     rolling_update_percentage: float
     max_surge_percent: int
+    max_request_body_bytes: int | None
 
 
 _TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Options)}

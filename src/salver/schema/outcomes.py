@@ -9,6 +9,7 @@ from salver.schema.errors import (
     DeploymentUnavailableError,
     ReplicaDiedError,
     RequestCancelledError,
+    RequestTimeoutError,
 )
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
@@ -37,6 +38,8 @@ def outcome_of(error: BaseException) -> Outcome:
             return Outcome(503, _body(error.message))
         case ReplicaDiedError():
             return Outcome(502, _body(error.message))
+        case RequestTimeoutError():
+            return Outcome(408, _body(error.message))
         case RequestCancelledError():
             return Outcome(499, _body(error.message))
         case _:

@@ -10,7 +10,11 @@ from salver.schema.ids import ReplicaID
 
 
 class ControllerPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """To the controller."""
+    """To the controller.
+
+    Attributes:
+        proxy_listeners: For each proxy the name of its listening socket.
+    """
 
     agent_address: str
     http: HTTPOptions

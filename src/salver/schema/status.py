@@ -83,7 +83,7 @@ class ServeStatus(msgspec.Struct, kw_only=True):
     """A whole instance in one look.
 
     Attributes:
-        proxies: Status of each node's proxy, by node id.
+        proxies: Status of each node's proxy, by node id; of several, by node id and number, as in "node#2".
         applications: Status of each application, by name.
         target_capacity: Percentage of the configured capacity that is kept, or None.
     """

@@ -7,6 +7,9 @@ from typing import Protocol, cast
 from salver.schema.errors import ProtocolError
 from salver.transport.wire import HEAD, HEAD_SIZE, MAX_FRAME_SIZE_BYTES
 
+_LARGE_SIZE_BYTES = 64 * 1024
+"""Bodies of this size are not copied once more to be joined with others."""
+
 _pack = HEAD.pack
 _unpack = HEAD.unpack_from
 
@@ -41,6 +44,7 @@ class FrameConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
         self._flush_scheduled = False
+        self._some_large = False
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
@@ -62,8 +66,9 @@ class FrameConnection(asyncio.Protocol):
             return
         out = self._out
         header_size = len(header)
+        size = header_size + len(body)
         try:
-            out.append(_pack(header_size + len(body), stream, kind, flags, header_size, load))
+            out.append(_pack(size, stream, kind, flags, header_size, load))
         except struct.error:
             raise ProtocolError(
                 f"a frame cannot carry a header of {header_size} and a body of {len(body)} bytes"
@@ -72,6 +77,8 @@ class FrameConnection(asyncio.Protocol):
             out.append(header)
         if body:
             out.append(body)
+        if size >= _LARGE_SIZE_BYTES:
+            self._some_large = True
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -104,8 +111,25 @@ class FrameConnection(asyncio.Protocol):
         self._flush_scheduled = False
         out = self._out
         if out and self._transport is not None and not self.closed:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if self._some_large:
+                self._write_in_turn(self._transport, out)
+            else:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
+
+    def _write_in_turn(self, transport: asyncio.Transport, out: list[bytes]) -> None:
+        """Write large bodies by themselves, and what is between them together."""
+        self._some_large = False
+        small: list[bytes] = []
+        for each in out:
+            if len(each) < _LARGE_SIZE_BYTES:
+                small.append(each)
+                continue
+            transport.write(b"".join(small))
+            transport.write(each)
+            small.clear()
+        if small:
+            transport.write(b"".join(small))
 
     # asyncio.Protocol
 
@@ -147,13 +171,14 @@ class FrameConnection(asyncio.Protocol):
         size = len(data)
         position = 0
         need = HEAD_SIZE
+        max_size = self._max_size
         on_frame = self._sink.on_frame
         try:
             while size - position >= HEAD_SIZE:
                 length, stream, kind, flags, header_size, load = _unpack(data, position)
                 start = position + HEAD_SIZE
                 end = start + length
-                if end > size or header_size > length:
+                if end > size or header_size > length or length > max_size:
                     self._check_size(length, header_size)
                     need = HEAD_SIZE + length
                     break

@@ -10,6 +10,18 @@ number of requests the sender works on, in frames that a replica answers with.
 A full replica answers a request with REJECT and calls the connection back with ROOM, for which it holds a slot: the
 caller sends a request marked HELD, or PASS. WAIT asks for that without a request; while the replica is full it is
 answered with REJECT on stream 0.
+
+A body that is not whole has the flag MORE and goes on in CHUNK frames until END, in both directions. Its sender may
+have so much on its way as the receiver granted: a window at first, and more with each CREDIT. END may carry trailers.
+
+SOCKET opens a WebSocket with the head of an HTTP request. The replica answers with ACCEPTED, or with a RESPONSE that
+denies it; then TEXT, BYTES and CLOSE go both ways, each a whole message, under the same credit: a message may leave
+while any is left, and uses its size and `MESSAGE_OVERHEAD_BYTES`. END follows when the handler has finished.
+
+The payload of a CALL or a RESULT may be large. With the flag SHARED it lies in the sender's memory, the body says
+where, and the receiver gives it back with RELEASE; if it cannot map that memory it says UNREADABLE, and gets the
+payload again in PART frames. With the flag PARTS it came in PART frames of the same stream, just before. FORGET tells
+the receiver that a piece of shared memory will not be used again.
 """
 
 import struct
@@ -21,6 +33,10 @@ VERSION: Final = 1
 HEAD: Final = struct.Struct("<IIBBHI")
 HEAD_SIZE: Final = HEAD.size
 MAX_FRAME_SIZE_BYTES: Final = 0xFFFFFFFF
+SOCKET_WINDOW_SIZE_BYTES: Final = 1 << 20
+"""A WebSocket's first credit, in both directions."""
+MESSAGE_OVERHEAD_BYTES: Final = 128
+"""What a WebSocket's message costs beyond its size, so that credit bounds the number of empty ones too."""
 
 # Kinds. Requests flow from callers to replicas, answers back.
 HELLO: Final = 1
@@ -36,17 +52,36 @@ CANCEL: Final = 14
 CREDIT: Final = 15
 PASS: Final = 16
 WAIT: Final = 17
+SOCKET: Final = 18
 RESPONSE: Final = 20
 RESULT: Final = 21
 ERROR: Final = 22
 REJECT: Final = 23
 ROOM: Final = 24
+ACCEPTED: Final = 25
+TEXT: Final = 26
+BYTES: Final = 27
+CLOSE: Final = 28
+
+# Kinds of large payloads, in both directions. RELEASE and UNREADABLE name a loan and FORGET a segment in a u64 header;
+# that of the first PART is the size of all.
+PART: Final = 40
+RELEASE: Final = 41
+FORGET: Final = 42
+UNREADABLE: Final = 43
 
 # Flags.
 MORE: Final = 1
 """The body continues in CHUNK frames until END."""
 HELD: Final = 2
 """The request takes the slot that a ROOM frame held for this connection."""
+SHARED: Final = 16
+"""The payload lies in the sender's memory; the body is a PayloadHead."""
+PARTS: Final = 32
+"""The payload came in PART frames; the body is a PayloadHead."""
+LARGE: Final = SHARED | PARTS
+SPOILED: Final = 1
+"""Of a RELEASE: the memory may still be looked at, so nothing else may be written there."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -63,7 +98,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Header of an HTTP frame."""
+    """Header of an HTTP or a SOCKET frame.
+
+    Attributes:
+        timeout_s: How long the client waits from now on; None for as long as it takes.
+        scheme: "http" or "https"; a WebSocket's is derived from it.
+    """
 
     method: str
     path: str
@@ -75,16 +115,23 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     root_path: str
     route: str
     raw_path: str
+    timeout_s: float | None = None
+    scheme: str = "http"
 
 
 class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Header of a CALL frame; the body holds the pickled arguments."""
+    """Header of a CALL frame; the body holds the pickled arguments.
+
+    Attributes:
+        timeout_s: How long the caller waits from now on; None for as long as it takes.
+    """
 
     method: str
     request_id: str
     route: str
     app_name: str
     multiplexed_model_id: str
+    timeout_s: float | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, array_like=True):
@@ -101,6 +148,36 @@ class ErrorBody(msgspec.Struct, frozen=True, array_like=True):
     pickled: bytes
 
 
+class SharedMemory(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where in its memory the sender of a payload put it.
+
+    Attributes:
+        loan: Names this use of the segment on this connection.
+        segment: Names the segment among all of the sender's, for as long as it exists.
+        process_id: The sender's.
+        file: The segment's file descriptor in that process.
+        inode: The segment's, which proves that the descriptor is that of the segment.
+    """
+
+    loan: int
+    segment: int
+    process_id: int
+    file: int
+    inode: int
+
+
+class PayloadHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Body of a CALL or a RESULT with the flag SHARED or PARTS.
+
+    Attributes:
+        sizes: Of the pickle and of the buffers that belong to it, in bytes; each begins at the next multiple of 64.
+        shared: Where it is, with the flag SHARED.
+    """
+
+    sizes: list[int]
+    shared: SharedMemory | None = None
+
+
 class CreditHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Header of a CREDIT frame: how many more body bytes the receiver of the body takes."""
 
@@ -112,3 +189,28 @@ class ResponseHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     status: int
     headers: list[tuple[bytes, bytes]]
+
+
+class TrailersHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Header of an END frame that carries trailers."""
+
+    headers: list[tuple[bytes, bytes]]
+
+
+class AcceptedHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Header of an ACCEPTED frame.
+
+    Attributes:
+        subprotocol: The one of those that the client offered which the application chose, or None.
+        headers: What the application adds to the handshake's answer.
+    """
+
+    subprotocol: str | None
+    headers: list[tuple[bytes, bytes]]
+
+
+class CloseHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Header of a CLOSE frame: a WebSocket's close code and reason."""
+
+    code: int
+    reason: str

@@ -76,6 +76,16 @@ def test_routes_are_longest_first_and_leave_out_what_only_handles_reach() -> Non
     assert desired.routes().routes[0].ingress == DeploymentID("Model", "ab")
 
 
+def test_a_route_says_how_long_bodies_may_be_that_its_ingress_takes() -> None:
+    desired = Desired()
+    desired.deploy(application(deployment("A", max_request_body_bytes=0), deployment("B"), name="a"), 1.0)
+    desired.deploy(
+        application(deployment("A"), deployment("B", max_request_body_bytes=1), route_prefix="/b", name="b"), 1.0
+    )
+    limits = {route.app_name: route.max_request_body_bytes for route in desired.routes().routes}
+    assert limits == {"a": 0, "b": None}
+
+
 @pytest.mark.parametrize(
     ("options", "failures"),
     [

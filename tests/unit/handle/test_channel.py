@@ -37,6 +37,7 @@ class Owner:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.returned: list[Outgoing] = []
+        self.pays = True
 
     def on_freed(self, channel: Channel) -> None:
         """Part of ChannelOwner."""
@@ -54,6 +55,10 @@ class Owner:
     def on_full(self) -> None:
         """Part of ChannelOwner."""
         self.told.append("full")
+
+    def may_retry(self) -> bool:
+        """Part of ChannelOwner."""
+        return self.pays
 
     def on_returned(self, outgoing: Outgoing) -> None:
         """Part of ChannelOwner."""
@@ -248,6 +253,15 @@ def test_a_broken_connection_returns_what_may_be_repeated_and_loses_the_rest() -
     assert rig.owner.told == ["closed", "returned"]
     assert (rig.owner.returned, again.attempts) == ([again], 1)
     assert once.ended == ["lost shop#model#a"]
+
+
+def test_what_may_be_repeated_is_lost_when_nothing_pays_for_it() -> None:
+    rig = Rig()
+    rig.owner.pays = False
+    message = Message(idempotent=True)
+    rig.channel.send(message)
+    rig.channel.on_closed(None)
+    assert (rig.owner.returned, message.ended) == ([], ["lost shop#model#a"])
 
 
 def test_what_was_tried_three_times_is_lost() -> None:

@@ -1,9 +1,10 @@
 """Replicas that refuse, die or leave: what becomes of the requests."""
 
+from salver.handle.retry_budget import MIN_RETRIES, SHARE
 from salver.schema.errors import ProtocolError
 from salver.schema.messages import Replicas
 from salver.transport.wire import WAIT
-from tests.unit.handle.doubles import Net, Request, Sequence, routed, running
+from tests.unit.handle.doubles import Net, Request, Sequence, outcomes, routed, running
 
 
 def test_a_rejected_request_goes_to_another_replica_and_nobody_notices() -> None:
@@ -215,6 +216,28 @@ def test_a_request_is_sent_to_three_replicas_at_most() -> None:
     assert (request.outcome, request.runs) == ("lost", 3)
 
 
+def test_retries_end_when_the_budget_does_but_never_those_of_requests_that_no_replica_had() -> None:
+    net = Net()
+    limit = 200
+    first = net.replica("a", limit)
+    router = net.router()
+    router.update(net.snapshot())
+    ran = [Request(f"ran {number}", idempotent=True) for number in range(limit)]
+    waited = [Request(f"waited {number}") for number in range(50)]
+    for request in (*ran, *waited):
+        router.route(request)
+    net.settle()
+    paid_for = int(MIN_RETRIES + SHARE * 250)
+    net.kill(first)
+    assert outcomes(ran).count("lost") == limit - paid_for
+    assert router.num_waiting == paid_for + 50
+    net.replica("b", limit)
+    router.update(net.snapshot())
+    net.run_out()
+    assert outcomes(ran).count("answered") == paid_for
+    assert set(outcomes(waited)) == {"answered"}
+
+
 def test_a_request_that_never_left_is_sent_elsewhere_however_often() -> None:
     net = Net()
     net.tasks.at_once = False
@@ -338,3 +361,15 @@ def test_a_slot_that_a_replica_holds_although_it_left_is_passed_on() -> None:
     net.settle()
     assert replica.admission.taken == 1
     assert running(replica) == ["2"]
+
+
+def test_a_request_that_is_too_large_to_send_holds_up_nobody_behind_it() -> None:
+    net = Net()
+    net.replica("a", 1)
+    router = net.router()
+    router.update(net.snapshot())
+    requests = [Request("first"), Request("large", too_large=True), Request("last")]
+    for request in requests:
+        router.route(request)
+    net.run_out()
+    assert outcomes(requests) == ["answered", "refused", "answered"]

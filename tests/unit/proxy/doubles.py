@@ -9,6 +9,10 @@ import msgspec
 
 from salver.handle.outgoing import Outgoing
 from salver.handle.router import Router
+from salver.lib.deadlines import Deadlines
+from salver.proxy.batches import Batches
+from salver.proxy.crowd import Guest
+from salver.proxy.deadlines import Abandoned
 from salver.proxy.exchange import Exchange
 from salver.proxy.heads import Heads
 from salver.proxy.http import HttpConnection
@@ -19,7 +23,19 @@ from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import Route, Routes
 from salver.schema.outcomes import Outcome
-from salver.transport.wire import CHUNK, CREDIT, END, ERROR, HTTP, MORE, RESPONSE, CreditHead, HttpHead, ResponseHead
+from salver.transport.wire import (
+    CHUNK,
+    CREDIT,
+    END,
+    ERROR,
+    HTTP,
+    MORE,
+    RESPONSE,
+    CreditHead,
+    HttpHead,
+    ResponseHead,
+    TrailersHead,
+)
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 PLAIN = [(b"content-type", b"text/plain")]
@@ -30,11 +46,24 @@ def routes(**prefixes: str) -> Routes:
     return Routes(tuple(Route(prefix, app, DeploymentID("Ingress", app)) for app, prefix in prefixes.items()))
 
 
+class Timer:
+    """A call that has not come yet."""
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class Loop:
     """Time that stands still, and callbacks that wait to be run."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.timers: list[Timer] = []
         self._soon: deque[Callable[[], None]] = deque()
 
     def time(self) -> float:
@@ -42,6 +71,21 @@ class Loop:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._soon.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(self.now + delay, callback))
+        return self.timers[-1]
+
+    def pass_time(self, seconds: float) -> None:
+        """Move on, from one timer to the next."""
+        end = self.now + seconds
+        while due := [each for each in self.timers if each.when <= end and not each.cancelled]:
+            timer = min(due, key=lambda each: each.when)
+            self.timers.remove(timer)
+            self.now = timer.when
+            timer.callback()
+            self.run()
+        self.now = end
 
     def run(self) -> None:
         while self._soon:
@@ -55,6 +99,7 @@ class Transport(asyncio.Transport):
         written: All of it.
         writes: One entry for each write.
         end: "close", "abort" or "eof" once the proxy ended the connection.
+        unread: How many bytes the client has not read.
     """
 
     def __init__(self) -> None:
@@ -62,6 +107,11 @@ class Transport(asyncio.Transport):
         self.writes: list[bytes] = []
         self.end = ""
         self.reading = True
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.unread = 0
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
 
     @property
     def written(self) -> bytes:
@@ -71,12 +121,21 @@ class Transport(asyncio.Transport):
         assert not self.end, f"{data!r} was written after the end ({self.end})"
         self.writes.append(bytes(data))
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         assert not self.end
         self.end = "eof"
 
     def close(self) -> None:
         self.end = self.end or "close"
+
+    def is_closing(self) -> bool:
+        return self.end in ("close", "abort")
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def abort(self) -> None:
         self.end = "abort"
@@ -95,7 +154,8 @@ class ReplicaEnd:
 
     Attributes:
         request: The request's head, as the replica decodes it.
-        body: The request's body.
+        body: The request's body, as far as it was sent.
+        complete: All of the body was sent.
         credit: Bytes that were granted.
     """
 
@@ -103,15 +163,23 @@ class ReplicaEnd:
         self.closed = False
         self.request: HttpHead
         self.body = b""
+        self.complete = False
         self.credit = 0
 
     @property
     def connection(self) -> "ReplicaEnd":
         return self
 
-    def send(self, kind: int, _stream: int, header: bytes = b"", body: bytes = b"", _flags: int = 0) -> None:
+    def send(self, kind: int, _stream: int, header: bytes = b"", body: bytes = b"", flags: int = 0) -> None:
         if kind == HTTP:
             self.request, self.body = msgspec.msgpack.decode(header, type=HttpHead), body
+            self.complete = not flags & MORE
+        elif kind == CHUNK:
+            assert not self.complete
+            self.body += body
+        elif kind == END:
+            assert not self.complete
+            self.complete = True
         elif kind == CREDIT:
             self.credit += msgspec.msgpack.decode(header, type=CreditHead).size_bytes
 
@@ -130,6 +198,14 @@ class Asked(NamedTuple):
     def body(self) -> bytes:
         return self.replica.body
 
+    @property
+    def complete(self) -> bool:
+        return self.replica.complete
+
+    def grant(self, size_bytes: int) -> None:
+        """Let the client send more of the body."""
+        self.frame(CREDIT, msgspec.msgpack.encode(CreditHead(size_bytes)), b"")
+
     def answer(self, body: bytes = b"", status: int = 200, headers: list[tuple[bytes, bytes]] = PLAIN) -> None:
         """Answer in one piece."""
         self.frame(RESPONSE, _head(status, headers), body)
@@ -141,8 +217,8 @@ class Asked(NamedTuple):
     def more(self, body: bytes) -> None:
         self.frame(CHUNK, b"", body)
 
-    def end(self, body: bytes = b"") -> None:
-        self.frame(END, b"", body)
+    def end(self, body: bytes = b"", trailers: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.frame(END, b"" if trailers is None else msgspec.msgpack.encode(TrailersHead(trailers)), body)
 
     def error(self) -> None:
         self.frame(ERROR, b"", b"")
@@ -179,7 +255,7 @@ class StubRouter:
             self.waiting.append(outgoing)
         else:
             replica = ReplicaEnd()
-            outgoing.channel = replica  # type: ignore[assignment]
+            outgoing.channel, outgoing.stream = replica, 1  # type: ignore[assignment]
             outgoing.write(replica, 1, 0)  # type: ignore[arg-type]
             self.asked.append(Asked(outgoing, replica))
 
@@ -192,15 +268,19 @@ class StubRouter:
 class FakeSite:
     """A proxy with an application at "/" and another at "/app"."""
 
-    def __init__(self, *, root_path: str = "") -> None:
+    def __init__(self, *, root_path: str = "", max_body: int | None = None) -> None:
         self.loop = Loop()
         self.routers: dict[str, StubRouter] = {}
-        self.places = Places(RouteTable(routes(root="/", app="/app"), root_path), self._router)
+        self.places = Places(RouteTable(routes(root="/", app="/app"), root_path), self._router, max_body)
         self.heads = Heads()
         self.date = DATE
         self.options = HTTPOptions(keep_alive_timeout_s=90)
+        self.batches = Batches(cast("asyncio.AbstractEventLoop", self.loop))
+        self.deadlines = Deadlines(self.loop.time, self.loop.call_later)
+        self.scheme = "http"
         self.draining = False
-        self.open: set[HttpConnection] = set()
+        self.open: set[Guest] = set()
+        self.unattended: set[Abandoned] = set()
 
     def _router(self, deployment: DeploymentID) -> Router:
         name = deployment.app_name
@@ -218,11 +298,17 @@ class FakeSite:
     def own_answer(self, path: str) -> Outcome | None:
         return Outcome(200, b"success") if path == "/-/healthz" else None
 
-    def opened(self, connection: HttpConnection) -> None:
-        self.open.add(connection)
+    def opened(self, guest: Guest) -> None:
+        self.open.add(guest)
 
-    def closed(self, connection: HttpConnection) -> None:
-        self.open.discard(connection)
+    def closed(self, guest: Guest) -> None:
+        self.open.discard(guest)
+
+    def woke(self, guest: Guest) -> None:
+        guest.resting = False
+
+    def settled(self) -> None:
+        """Nobody waits for it here."""
 
 
 class Answer(NamedTuple):
@@ -268,7 +354,7 @@ class Browser:
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and the proxy look."""
-        self.site.loop.now += seconds
+        self.site.loop.pass_time(seconds)
         self.connection.look(self.site.loop.now)
         self.site.loop.run()
 

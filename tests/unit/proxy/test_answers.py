@@ -5,7 +5,8 @@ import logging
 import msgspec
 import pytest
 
-from salver.proxy.limits import GRANT_SIZE_BYTES, REQUEST_TIMEOUT_S
+from salver.proxy.crowd import OVERLOADED
+from salver.proxy.limits import GRANT_SIZE_BYTES, LINGER_S, QUIET_S
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
@@ -397,7 +398,7 @@ def test_each_pipelined_request_has_its_own_time() -> None:
 def test_a_client_that_sends_too_slowly_is_refused(beginning: bytes) -> None:
     browser = Browser()
     browser.send(beginning)
-    browser.wait(REQUEST_TIMEOUT_S)
+    browser.wait(browser.site.options.request_arrival_timeout_s)
     assert browser.news() == b""
     browser.wait(0.1)
     answer = browser.answer()
@@ -444,6 +445,32 @@ def test_silence_begins_with_the_last_answer() -> None:
     assert browser.end == "close"
 
 
+def test_a_client_that_does_not_even_read_is_cut_off_in_the_end() -> None:
+    browser = Browser()
+    browser.get().answer(b"x")
+    browser.wait(91)
+    assert browser.end == "close"
+    browser.wait(LINGER_S + 1)
+    assert browser.end == "abort"
+
+
+def test_one_that_is_turned_away_is_told_so_before_it_asks() -> None:
+    browser = Browser()
+    browser.connection.turn_away(OVERLOADED)
+    answer = browser.answer()
+    assert (answer.status, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
+    assert browser.end == "eof"
+    browser.send(request("/"))
+    assert (browser.asked, browser.news()) == ([], b"")
+
+
+def test_a_replica_learns_whether_the_client_speaks_https() -> None:
+    site = FakeSite()
+    site.scheme = "https"
+    browser = Browser(site)
+    assert browser.get().head.scheme == "https"
+
+
 # Draining
 
 
@@ -457,6 +484,9 @@ def draining(browser: Browser) -> None:
 def test_an_idle_client_is_closed_when_the_proxy_drains() -> None:
     browser = Browser()
     browser.get().answer(b"x")
+    draining(browser)
+    assert browser.end == "", "its next request may be on its way"
+    browser.site.loop.now += QUIET_S
     draining(browser)
     assert browser.end == "close"
 

@@ -12,7 +12,7 @@ from salver.handle.link import ControllerLink, OnValue
 from salver.handle.routers import Routers
 from salver.proxy import server as server_module
 from salver.proxy.http import HttpConnection
-from salver.proxy.limits import REQUEST_TIMEOUT_S, SWEEP_PERIOD_S
+from salver.proxy.limits import QUIET_S, SWEEP_PERIOD_S
 from salver.proxy.server import BACKLOG, ProxyServer
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
@@ -42,51 +42,25 @@ class StubRouters:
         return self.made.setdefault(deployment, StubRouter(deployment.app_name))
 
 
-class Timer:
-    """A call that has not come yet."""
-
-    def __init__(self, when: float, callback: Callable[[], None]) -> None:
-        self.when = when
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
 class ServerLoop(Loop):
-    """A loop with timers and a listening socket."""
+    """A loop with a listening socket."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.timers: list[Timer] = []
         self.connect: Callable[[], HttpConnection]
         self.backlog = 0
         self.listening = False
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(self.now + delay, callback))
-        return self.timers[-1]
+        self.tls: dict[str, Any] = {}
 
     async def create_server(
-        self, factory: Callable[[], HttpConnection], *, sock: socket.socket, backlog: int
+        self, factory: Callable[[], HttpConnection], *, sock: socket.socket, backlog: int, **tls: Any
     ) -> "ServerLoop":
+        self.tls = tls
         self.connect, self.backlog, self.listening = factory, backlog, True
         return self
 
     def close(self) -> None:
         self.listening = False
-
-    def pass_time(self, seconds: float) -> None:
-        """Move on, from one timer to the next."""
-        end = self.now + seconds
-        while due := [each for each in self.timers if each.when <= end and not each.cancelled]:
-            timer = min(due, key=lambda each: each.when)
-            self.timers.remove(timer)
-            self.now = timer.when
-            timer.callback()
-            self.run()
-        self.now = end
 
 
 class Proxy:
@@ -206,7 +180,7 @@ async def test_the_sweep_ends_what_takes_too_long() -> None:
     assert parsed(clients[0][1].written)[0].status == 408
     proxy.loop.pass_time(26)
     assert [transport.end for _, transport in clients] == ["", "", "close", "close"]
-    proxy.loop.pass_time(REQUEST_TIMEOUT_S - 31)
+    proxy.loop.pass_time(60 - 31)
     assert parsed(clients[1][1].written)[0].status == 408
     assert clients[1][1].end == "eof"
 
@@ -229,6 +203,7 @@ async def test_draining_accepts_nobody_new_and_ends_with_the_last_answer() -> No
     proxy = await Proxy().start()
     (idle, idle_transport), (busy, busy_transport) = proxy.connect(), proxy.connect()
     busy.data_received(request("/"))
+    proxy.loop.pass_time(QUIET_S)
     draining = asyncio.ensure_future(proxy.server.drain())
     await asyncio.sleep(0)
     assert (proxy.loop.listening, idle_transport.end, busy_transport.end) == (False, "close", "")

@@ -14,6 +14,7 @@ from salver.schema.errors import (
     ReplicaDiedError,
     ReplicaUnavailableError,
     RequestCancelledError,
+    RequestTimeoutError,
     SalverError,
     as_remote_error,
 )
@@ -146,6 +147,8 @@ def test_what_cannot_be_raised_here_is_a_plain_remote_error(cause: BaseException
         DeploymentUnavailableError(DEPLOYMENT, "it was deleted"),
         ReplicaUnavailableError(ReplicaID("1234abcd", DEPLOYMENT)),
         ReplicaDiedError("shop#model#1", "abc"),
+        ReplicaDiedError("shop#model#1", "abc", may_repeat=True),
+        RequestTimeoutError("abc"),
         SalverError("plain"),
     ],
     ids=lambda error: type(error).__name__,

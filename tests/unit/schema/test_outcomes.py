@@ -7,6 +7,7 @@ from salver.schema.errors import (
     DeploymentUnavailableError,
     ReplicaDiedError,
     RequestCancelledError,
+    RequestTimeoutError,
     as_remote_error,
 )
 from salver.schema.ids import DeploymentID
@@ -23,9 +24,10 @@ UNAVAILABLE = DeploymentUnavailableError(DeploymentID("model", "shop"))
         (BackPressureError(1, 1, 429), 429),
         (UNAVAILABLE, 503),
         (ReplicaDiedError("shop#model#1", "abc"), 502),
+        (RequestTimeoutError("abc"), 408),
         (RequestCancelledError("abc"), 499),
     ],
-    ids=["queue full", "queue full, other status", "unavailable", "replica died", "cancelled"],
+    ids=["queue full", "queue full, other status", "unavailable", "replica died", "timed out", "cancelled"],
 )
 @pytest.mark.parametrize("remote", [False, True], ids=["raised here", "raised by a call"])
 def test_an_error_of_ours_has_a_status_and_says_why(error: Exception, status: int, remote: bool) -> None:

@@ -1,0 +1,1 @@
+"""A real browser against a real run; `make test-browser` installs it."""

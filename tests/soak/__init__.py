@@ -1,0 +1,1 @@
+"""Long runs by hand, and short ones of the same in the suite: see docs/requests.md."""
