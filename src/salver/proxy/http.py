@@ -49,6 +49,7 @@ class HttpConnection(AnsweringConnection):
         self._idle_since = loop.time()
         self._arrival = Arrival()
         self._ended_at: float | None = None
+        self._has_asked = False
         self._rest = b""
         self._socket: WebSocketConnection | None = None
 
@@ -119,6 +120,7 @@ class HttpConnection(AnsweringConnection):
 
     def on_request(self, request: Request) -> None:
         """Part of Receiver."""
+        self._has_asked = True
         if request.begun:
             self._upload_ended(request)
         elif self._is_free:
@@ -129,7 +131,7 @@ class HttpConnection(AnsweringConnection):
 
     def on_nonsense(self, data: bytes) -> bool:
         """Part of Receiver."""
-        if not self._is_free or not data.startswith(PREFACE):
+        if self._has_asked or not data.startswith(PREFACE):
             return False
         self._step_aside()
         speak_http2(self._site, self._loop, self._transport, data)

@@ -16,7 +16,7 @@ from salver.proxy.http2 import Http2Connection
 from salver.proxy.limits import MAX_RESETS_PER_SWEEP, UPLOAD_WINDOW_SIZE_BYTES
 from salver.proxy.upgrades import PREFACE
 from salver.schema.http import HTTPOptions
-from tests.unit.proxy.doubles import Asked, FakeSite, Transport
+from tests.unit.proxy.doubles import Asked, Browser, FakeSite, Transport, parsed, request
 
 GET = [(":method", "GET"), (":scheme", "http"), (":authority", "here"), (":path", "/")]
 POST = [(":method", "POST"), *GET[1:]]
@@ -378,10 +378,10 @@ def test_a_damaged_conversation_never_raises(place: int, damage: bytes) -> None:
     assert client.transport.end in ("", "close")
 
 
-def test_http1_goes_on_being_http1() -> None:
-    site = FakeSite()
-    transport = Transport()
-    connection = HttpConnection(site, cast("asyncio.AbstractEventLoop", site.loop))
-    connection.connection_made(transport)
-    connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + PREFACE)
-    assert transport.protocol is None
+@pytest.mark.parametrize("first_size", [1, 20, 38, 39, 60])
+def test_http1_goes_on_being_http1(first_size: int) -> None:
+    browser = Browser()
+    data = request("/-/healthz") + PREFACE
+    browser.send(data[:first_size], data[first_size:])
+    assert [answer.status for answer in parsed(browser.news())] == [200, 400]
+    assert browser.transport.protocol is None
