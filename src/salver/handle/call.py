@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from salver.handle.channel import Channel
-from salver.handle.outgoing import Outgoing
+from salver.handle.outgoing import Hints, Outgoing
 from salver.handle.request_context import RequestContext
 from salver.handle.response import DeploymentResponse
 from salver.handle.session import Session
@@ -64,6 +64,8 @@ class Call(Outgoing):
         super().__init__()
         self.deployment = deployment
         self.request_id = head.request_id
+        if head.multiplexed_model_id or head.session_id:
+            self.hints = Hints(head.multiplexed_model_id, head.session_id)
         self._session = session
         self._head = head
         self._body: bytes | Payload = b""

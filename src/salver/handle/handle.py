@@ -17,6 +17,7 @@ class CallOptions(NamedTuple):
 
     method_name: str = "__call__"
     multiplexed_model_id: str = ""
+    session_id: str = ""
 
 
 class DeploymentHandle(Generic[T]):
@@ -48,15 +49,20 @@ class DeploymentHandle(Generic[T]):
         return find_session() is not None
 
     def options(
-        self, *, method_name: str | None = None, multiplexed_model_id: str | None = None
+        self, *, method_name: str | None = None, multiplexed_model_id: str | None = None, session_id: str | None = None
     ) -> "DeploymentHandle[T]":
         """Return a handle to the same deployment that calls differently.
 
         Args:
             method_name: The method to call; `__call__` unless set.
             multiplexed_model_id: The model that the call is for; "" for none.
+            session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
         """
-        changes = {"method_name": method_name, "multiplexed_model_id": multiplexed_model_id}
+        changes = {
+            "method_name": method_name,
+            "multiplexed_model_id": multiplexed_model_id,
+            "session_id": session_id,
+        }
         given = {key: value for key, value in changes.items() if value is not None}
         return DeploymentHandle(
             self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
@@ -79,6 +85,7 @@ class DeploymentHandle(Generic[T]):
             route=context.route,
             app_name=self._deployment.app_name,
             multiplexed_model_id=self._options.multiplexed_model_id,
+            session_id=self._options.session_id,
         )
         call = Call(session, self._deployment, head, args, kwargs)
         call.start(context, in_loop=running_loop() is session.loop)
@@ -108,5 +115,5 @@ class DeploymentHandle(Generic[T]):
         return f"DeploymentHandle(deployment='{self._deployment.name}')"
 
 
-def _rebuild(name: str, app_name: str, options: tuple[str, str]) -> "DeploymentHandle[Any]":
+def _rebuild(name: str, app_name: str, options: tuple[str, ...]) -> "DeploymentHandle[Any]":
     return DeploymentHandle(name, app_name, _options=CallOptions(*options))

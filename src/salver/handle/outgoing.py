@@ -1,7 +1,7 @@
 """A request on its way to a replica: what the router needs to know of it."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from salver.schema.errors import SalverError
 
@@ -10,6 +10,21 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 3
 """How often a request that may be repeated is sent before its caller hears of the failures."""
+
+
+class Hints(NamedTuple):
+    """What a request's caller says about where it should be served.
+
+    Attributes:
+        multiplexed_model_id: The model that it is for; "" for none.
+        session_id: Requests of a session are served by the same replica, where the router knows how; "" for none.
+    """
+
+    multiplexed_model_id: str = ""
+    session_id: str = ""
+
+
+NO_HINTS = Hints()
 
 
 class Outgoing(ABC):
@@ -21,9 +36,10 @@ class Outgoing(ABC):
         attempts: How many replicas it was sent to.
         order: Its place among all requests of its router; set when it is routed.
         abandoned: Its caller no longer wants an answer, or knows that there will be none.
+        hints: Where it should be served.
     """
 
-    __slots__ = ("abandoned", "attempts", "channel", "order", "stream")
+    __slots__ = ("abandoned", "attempts", "channel", "hints", "order", "stream")
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
@@ -31,6 +47,7 @@ class Outgoing(ABC):
         self.attempts = 0
         self.order = 0
         self.abandoned = False
+        self.hints = NO_HINTS
 
     @abstractmethod
     def write(self, channel: "Channel", stream: int, flags: int) -> None:

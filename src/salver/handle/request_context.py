@@ -34,6 +34,8 @@ class RequestContext:
     Attributes:
         route: Route prefix (HTTP) that the outermost request came in by.
         request_id: The outermost request's id, the same in all calls it leads to.
+        multiplexed_model_id: The model that this request is for; calls that it leads to say their own.
+        session_id: Its session, likewise.
         deadline: Monotonic time until which its client waits, or None.
         is_over: Its handler has ended, or there is no request.
         is_cancelled: Nobody waits for its answer.
@@ -45,6 +47,7 @@ class RequestContext:
     request_id: str = ""
     app_name: str = ""
     multiplexed_model_id: str = ""
+    session_id: str = ""
     is_http_request: bool = False
     deadline: float | None = None
     is_over: bool = False

@@ -52,6 +52,7 @@ def look_up(site: Site, caller: Caller, request: Request) -> tuple[HttpHead, Rou
         place.raw_path,
         None,
         caller.scheme,
+        *request.hints,
     )
     return (head, place.router, None) if outcome is None else (head, None, outcome)
 

@@ -96,6 +96,7 @@ class Exchange(Outgoing):
         self.stream = 0
         self.attempts = 0
         self.abandoned = False
+        self.hints = request.hints
         self.router = router
         self.request_id = request.request_id
         self.is_head = head.method == "HEAD"

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import httptools
 
+from salver.handle.outgoing import NO_HINTS
 from salver.proxy.limits import (
     MAX_HEADERS,
     MAX_HEADERS_SIZE_BYTES,
@@ -24,6 +25,10 @@ TOO_SLOW = Outcome(408, b"Request Timeout: the request did not arrive in time.")
 UNKNOWN_CODING = Outcome(501, b"Not Implemented: 'chunked' is the only transfer coding here.")
 NO_TUNNEL = Outcome(501, b"Not Implemented: there are no tunnels here.")
 UNKNOWN_VERSION = Outcome(505, b"HTTP Version Not Supported: HTTP/1.1 and HTTP/1.0 are spoken here.")
+
+# Users write them either way.
+MODEL_ID_HEADERS = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id")
+SESSION_ID_HEADERS = (b"x-session-id", b"x_session_id")
 
 _MAX_DIGITS = 18
 # RFC 9112 §3.2: a server that takes any other may be used to send a request past those who choose by host.
@@ -55,6 +60,7 @@ class Request:
         expects_continue: The client waits for a word before it sends the body.
         timeout: How many seconds the client waits, in its words; empty where it says nothing.
         outlives_client: The request goes on when the client leaves.
+        hints: Where it should be served.
         is_websocket: It asks for a WebSocket; what comes after it is no HTTP.
     """
 
@@ -67,6 +73,7 @@ class Request:
         "has_host",
         "head_done",
         "headers",
+        "hints",
         "is_long",
         "is_websocket",
         "keep_alive",
@@ -101,6 +108,7 @@ class Request:
         self.expects_continue = False
         self.timeout = b""
         self.outlives_client = False
+        self.hints = NO_HINTS
         self.is_websocket = False
 
 
@@ -361,6 +369,12 @@ class RequestParser:
     def _on_timeout(self, value: bytes) -> None:
         self.request.timeout = self.request.timeout or value.strip()
 
+    def _on_model_id(self, value: bytes) -> None:
+        self.request.hints = self.request.hints._replace(multiplexed_model_id=value.strip().decode("latin-1"))
+
+    def _on_session_id(self, value: bytes) -> None:
+        self.request.hints = self.request.hints._replace(session_id=value.strip().decode("latin-1"))
+
     def _on_disconnect_disabled(self, value: bytes) -> None:
         # A boolean as RFC 8941 writes it.
         self.request.outlives_client = value.strip() == b"?1"
@@ -391,4 +405,6 @@ _SPECIAL = {
     b"expect": RequestParser._on_expect,
     b"x-request-timeout-seconds": RequestParser._on_timeout,
     b"x-request-disconnect-disabled": RequestParser._on_disconnect_disabled,
+    **dict.fromkeys(MODEL_ID_HEADERS, RequestParser._on_model_id),
+    **dict.fromkeys(SESSION_ID_HEADERS, RequestParser._on_session_id),
 }

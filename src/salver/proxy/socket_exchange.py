@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from salver.handle.outgoing import Outgoing
+from salver.handle.outgoing import Hints, Outgoing
 from salver.proxy.limits import GRANT_SIZE_BYTES
 from salver.schema.errors import ReplicaDiedError, SalverError
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
@@ -97,6 +97,7 @@ class SocketExchange(Outgoing):
 
     def __init__(self, client: SocketClient, router: "Router", head: HttpHead) -> None:
         super().__init__()
+        self.hints = Hints(head.multiplexed_model_id, head.session_id)
         self.accepted = False
         self.answered = False
         self.window = SOCKET_WINDOW_SIZE_BYTES

@@ -47,6 +47,7 @@ from salver.transport.wire import (
     CallHead,
     CreditHead,
     ErrorBody,
+    HttpHead,
 )
 
 _SOCKET_KINDS = frozenset({TEXT, BYTES, CLOSE})
@@ -196,7 +197,7 @@ class Caller:
         try:
             head = decode_head(header)
             request_id = head.request_id
-            context = RequestContext(head.route, request_id, server.app_name, "", True)
+            context = _context_of(head, server.app_name)
             context.answer = answer
             self._enter(stream, context, head.timeout_s)
             request = make_request(head, receive)
@@ -219,7 +220,7 @@ class Caller:
         try:
             head = decode_head(header)
             request_id = head.request_id
-            self._enter(stream, RequestContext(head.route, request_id, server.app_name, "", True), head.timeout_s)
+            self._enter(stream, _context_of(head, server.app_name), head.timeout_s)
             if server.asgi is None:
                 socket.refuse(NO_APPLICATION)
             else:
@@ -242,7 +243,9 @@ class Caller:
         try:
             head = _decode_call(header)
             request_id, method = head.request_id, head.method
-            context = RequestContext(head.route, request_id, server.app_name, head.multiplexed_model_id)
+            context = RequestContext(
+                head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id
+            )
             self._enter(stream, context, head.timeout_s)
             args, kwargs = body.load() if isinstance(body, Arrival) else loads(body)
             result = pack(await server.user_code.call(method, args, kwargs))
@@ -313,6 +316,10 @@ class Caller:
         if (context := self._contexts.pop(stream, None)) is not None:
             context.is_over = True
         self._server.finished()
+
+
+def _context_of(head: HttpHead, app_name: str) -> RequestContext:
+    return RequestContext(head.route, head.request_id, app_name, head.multiplexed_model_id, head.session_id, True)
 
 
 def _credit(header: bytes) -> int:

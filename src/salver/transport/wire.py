@@ -117,6 +117,8 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     raw_path: str
     timeout_s: float | None = None
     scheme: str = "http"
+    multiplexed_model_id: str = ""
+    session_id: str = ""
 
 
 class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -132,6 +134,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     app_name: str
     multiplexed_model_id: str
     timeout_s: float | None = None
+    session_id: str = ""
 
 
 class ErrorBody(msgspec.Struct, frozen=True, array_like=True):

@@ -277,14 +277,24 @@ async def test_a_call_within_a_request_has_its_id_and_route_and_no_model_id(worl
         return [current_request(), await inner_handle.remote()]
 
     outer_handle = await world.serve("outer", outer)
-    token = enter_request(RequestContext("/shop", "the-request", "shop", "", True))
+    token = enter_request(RequestContext("/shop", "the-request", "shop"))
     try:
-        response = outer_handle.options(multiplexed_model_id="m1").remote()
+        response = outer_handle.options(multiplexed_model_id="m1", session_id="s1").remote()
     finally:
         leave_request(token)
     here, below = await response
-    assert (here.request_id, here.route, here.multiplexed_model_id) == ("the-request", "/shop", "m1")
-    assert (below.request_id, below.route, below.multiplexed_model_id) == ("the-request", "/shop", "")
+    assert (here.request_id, here.route, here.multiplexed_model_id, here.session_id) == (
+        "the-request",
+        "/shop",
+        "m1",
+        "s1",
+    )
+    assert (below.request_id, below.route, below.multiplexed_model_id, below.session_id) == (
+        "the-request",
+        "/shop",
+        "",
+        "",
+    )
     assert response.request_id == "the-request"
 
 

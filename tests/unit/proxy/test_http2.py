@@ -319,6 +319,16 @@ def test_a_request_that_takes_too_long_is_timed_out() -> None:
     assert client.asked[0].exchange.abandoned
 
 
+@pytest.mark.parametrize("model_header", ["serve_multiplexed_model_id", "serve-multiplexed-model-id"])
+@pytest.mark.parametrize("session_header", ["x-session-id", "x_session_id"])
+def test_the_model_and_the_session_reach_router_and_replica(model_header: str, session_header: str) -> None:
+    client = Client()
+    client.ask([*GET, (model_header, "m1"), (session_header, "s1")])
+    [asked] = client.asked
+    assert asked.exchange.hints == ("m1", "s1")
+    assert (asked.head.multiplexed_model_id, asked.head.session_id) == ("m1", "s1")
+
+
 def test_a_client_says_how_long_it_waits_and_whether_its_leaving_matters() -> None:
     client = Client()
     stream = client.ask([*GET, ("x-request-timeout-seconds", "3")])

@@ -31,6 +31,14 @@ def test_a_request_reaches_the_application_whole() -> None:
     assert asked.body == b"body"
 
 
+@pytest.mark.parametrize("model_header", ["serve_multiplexed_model_id", "Serve-Multiplexed-Model-ID"])
+@pytest.mark.parametrize("session_header", ["x-session-id", "X_Session_Id"])
+def test_the_model_and_the_session_reach_router_and_replica(model_header: str, session_header: str) -> None:
+    asked = Browser().get("/", f"{model_header}: m1 ", f"{session_header}: s1")
+    assert asked.exchange.hints == ("m1", "s1")
+    assert (asked.head.multiplexed_model_id, asked.head.session_id) == ("m1", "s1")
+
+
 def test_an_answer_reaches_the_client_whole() -> None:
     browser = Browser()
     browser.get("/", "X-Request-ID: abc").answer(b"hello", 201)
