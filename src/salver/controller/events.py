@@ -16,12 +16,17 @@ class WishChanged:
 
 @dataclass(frozen=True)
 class ReplicaLaunched:
-    """A process was ordered for a replica."""
+    """A process was ordered for a replica.
+
+    Attributes:
+        adopted: It was ordered by an earlier controller, and has not said yet what became of it.
+    """
 
     replica: ReplicaID
     version: str
     drain_timeout_s: float
     resources: Mapping[str, float]
+    adopted: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
@@ -45,6 +46,8 @@ class _Replica:
         self._tasks = Tasks(on_error=_report)
         self._stop = asyncio.Event()
         self._server: ReplicaServer | None = None
+        self._news: Callable[[], Message] | None = None
+        """What each new controller is told."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -56,6 +59,7 @@ class _Replica:
             name=self._context.name,
             tasks=self._tasks,
             on_ask=self._answer_controller,
+            on_back=lambda: self._tell_news(link),
         )
         await link.connect(self._payload.controller_address)
         routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
@@ -66,7 +70,8 @@ class _Replica:
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
             await user_code.reconfigure(self._payload.user_config)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
-            link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
+            failure = ReplicaFailed(self._payload.replica, user_traceback(error))
+            self._announce(link, lambda: failure)
             await self._stop.wait()
             return
         await self._serve(user_code, asgi, link)
@@ -95,10 +100,18 @@ class _Replica:
         server.asgi = asgi
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
-        link.tell(ReplicaReady(self._payload.replica, address))
+        self._announce(link, lambda: ReplicaReady(self._payload.replica, address, server.admission.closed))
         await self._stop.wait()
         listener.close()
         server.close()
+
+    def _announce(self, link: ControllerLink, news: Callable[[], Message]) -> None:
+        self._news = news
+        self._tell_news(link)
+
+    def _tell_news(self, link: ControllerLink) -> None:
+        if self._news is not None:
+            link.tell(self._news())
 
     async def _finalize(self, user_code: UserCode, asgi: AsgiServing | None) -> None:
         try:

@@ -111,10 +111,15 @@ class BuildError(Message, frozen=True):
 
 
 class ReplicaReady(Message, frozen=True):
-    """A replica answers requests at this address."""
+    """A replica answers requests at this address; told to each controller that there is in its life.
+
+    Attributes:
+        draining: An earlier controller told it to take no new requests.
+    """
 
     replica: ReplicaID
     address: str
+    draining: bool = False
 
 
 class ReplicaFailed(Message, frozen=True):
@@ -222,6 +227,7 @@ class StartProcess(Message, frozen=True, kw_only=True):
     resources: dict[str, float]
     env: dict[str, str]
     listeners: tuple[str, ...]
+    note: bytes = b""
 
 
 class ProcessStarted(Message, frozen=True):
@@ -252,6 +258,25 @@ class ProcessExited(Message, frozen=True):
     exit_code: int | None
     signal: int | None
     last_output: str = ""
+
+
+class GetProcesses(Message, frozen=True):
+    """Ask which of the processes that were ordered live."""
+
+
+class LivingProcess(msgspec.Struct, frozen=True, array_like=True):
+    """A process that was ordered and lives; see `engine.base.Living`."""
+
+    name: str
+    pid: int
+    note: bytes
+
+
+class Processes(Message, frozen=True):
+    """The answer to GetProcesses."""
+
+    node_id: str
+    processes: tuple[LivingProcess, ...]
 
 
 class GetNodes(Message, frozen=True):
@@ -353,6 +378,8 @@ AnyMessage = (
     | SignalProcess
     | ReleasePreload
     | ProcessExited
+    | GetProcesses
+    | Processes
     | GetNodes
     | Nodes
     | AgentOptions

@@ -1,4 +1,4 @@
-"""What each kind of process is told when it is started: the payload of its `ProcessSpec`."""
+"""What each kind of process is told when it is started, and the notes by which a new controller knows it again."""
 
 from typing import Any
 
@@ -56,3 +56,36 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     user_config: Any
     code_version: str
     expose_tracebacks: bool
+
+
+class ProxyNote(msgspec.Struct, frozen=True, tag="proxy"):
+    """Of a proxy.
+
+    Attributes:
+        slot: Which of the instance's proxies it is.
+    """
+
+    slot: int
+
+
+class ReplicaNote(msgspec.Struct, frozen=True, tag="replica"):
+    """Of a replica.
+
+    Attributes:
+        drain_timeout_s: How long it may finish what it has.
+        resources: What it holds, by name.
+    """
+
+    replica: ReplicaID
+    version: str
+    drain_timeout_s: float
+    resources: dict[str, float]
+
+
+class BuilderNote(msgspec.Struct, frozen=True, tag="builder"):
+    """Of a builder: the application that it builds."""
+
+    application: str
+
+
+Note = ProxyNote | ReplicaNote | BuilderNote
