@@ -166,9 +166,9 @@ class BatchQueue(Generic[T]):
             candidates = list(islice(lane.items, lane.fitting + 1))
             try:
                 excess = self._excess(candidates, lane.limits.max_size)
-                if excess > 0 and not lane.fitting:
+                if excess > 0 and (alone := self._excess(candidates[-1:], lane.limits.max_size)) > 0:
                     raise RuntimeError(
-                        f"Size of item is greater than max_batch_size. It is {excess + lane.limits.max_size}, and "
+                        f"Size of item is greater than max_batch_size. It is {alone + lane.limits.max_size}, and "
                         f"max_batch_size is {lane.limits.max_size}; raise the limit or split the item."
                     )
             except BaseException as error:  # noqa: BLE001 - user code may raise anything, and only this item fails

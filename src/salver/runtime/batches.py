@@ -108,7 +108,8 @@ class Batches:
             self.counters.batch_queue_length = 0
         self._event_loop = event_loop
         self._loops = {}
-        self._tasks = find_replica_tasks() or Tasks(on_error=_report)
+        owner = find_replica_tasks()
+        self._tasks = Tasks(on_error=_report) if owner is None else owner
         self._warn_if_never_full()
 
     def _new_loop(self, model_id: str) -> BatchLoop:
