@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         status,
     )
     from salver.handle import DeploymentHandle, DeploymentResponse
+    from salver.runtime.batching import batch
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
     from salver.schema.http import HTTPOptions, ProxyLocation
@@ -44,6 +45,7 @@ __all__ = [
     "ProxyLocation",
     "ReplicaContext",
     "__version__",
+    "batch",
     "delete",
     "deployment",
     "get_app_handle",
@@ -72,6 +74,7 @@ _HOMES = {
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
     "get_replica_context": "salver.runtime.context",
+    "batch": "salver.runtime.batching",
     "ingress": "salver.runtime.ingress",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",

@@ -20,7 +20,12 @@ from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
-from salver.runtime.context import ReplicaContext, set_replica_context
+from salver.runtime.context import (
+    ReplicaContext,
+    set_max_ongoing_requests,
+    set_replica_context,
+    set_replica_tasks,
+)
 from salver.schema.errors import ProtocolError
 from salver.schema.messages import Done, Drain, Message, Reconfigure, ReplicaFailed, ReplicaReady
 from salver.schema.process_payloads import ReplicaPayload
@@ -84,6 +89,8 @@ class _Replica:
         payload = self._payload
         context = ReplicaContext(payload.replica, None, payload.code_version)
         set_replica_context(context)
+        set_max_ongoing_requests(payload.max_ongoing_requests)
+        set_replica_tasks(self._tasks, asyncio.get_running_loop())
         user_code = UserCode(resolve(payload.code), max_threads=payload.max_ongoing_requests)
         args, kwargs = loads(payload.arguments)
         await user_code.construct(args, kwargs)
@@ -127,6 +134,7 @@ class _Replica:
                 await self._server.drain()
             case Reconfigure() if self._server is not None:
                 self._server.change_limit(message.max_ongoing_requests)
+                set_max_ongoing_requests(message.max_ongoing_requests)
                 if message.user_config_changed:
                     await self._server.user_code.reconfigure(message.user_config)
             case _:
