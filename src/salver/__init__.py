@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from salver.handle import DeploymentHandle, DeploymentResponse
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
+    from salver.runtime.multiplexing import get_multiplexed_model_id, multiplexed
     from salver.schema.http import HTTPOptions, ProxyLocation
 
 __version__ = "0.1.0"
@@ -48,8 +49,10 @@ __all__ = [
     "deployment",
     "get_app_handle",
     "get_deployment_handle",
+    "get_multiplexed_model_id",
     "get_replica_context",
     "ingress",
+    "multiplexed",
     "run",
     "shutdown",
     "shutdown_async",
@@ -72,7 +75,9 @@ _HOMES = {
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
     "get_replica_context": "salver.runtime.context",
+    "get_multiplexed_model_id": "salver.runtime.multiplexing",
     "ingress": "salver.runtime.ingress",
+    "multiplexed": "salver.runtime.multiplexing",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",
 }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from salver.controller.events import (
     DrainBegan,
@@ -15,6 +16,7 @@ from salver.controller.events import (
     ReplicaLaunched,
     ReplicaPlaced,
     ReplicaReadied,
+    ReplicaReported,
     ReplicaStartFailed,
     ResourcesFreed,
     StopBegan,
@@ -29,6 +31,7 @@ QUICK_DEATH_S = 5.0
 MAX_RESTART_DELAY_S = 10.0
 FIRST_RESTART_DELAY_S = 0.1
 
+_REPORTED = ("multiplexed_model_ids", "routing_stats", "autoscaling_stats", "metadata")
 _STEPS = {DrainBegan: Step.DRAIN, StopBegan: Step.STOP, KillSent: Step.KILL}
 
 
@@ -42,6 +45,10 @@ class Replica:
         kill_at: When it is killed unless it is gone by then; None while it need not go.
         address: Where it answers; "" until it is ready.
         drained: It has nothing left to do.
+        multiplexed_model_ids: The models that it has loaded or loads.
+        routing_stats: What the user's code recorded of it last, for routers.
+        autoscaling_stats: Likewise, for autoscaling.
+        metadata: What the user's code recorded of it once.
     """
 
     id: ReplicaID
@@ -55,6 +62,10 @@ class Replica:
     pid: int = 0
     address: str = ""
     drained: bool = False
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: Mapping[str, float] = field(default_factory=dict)
+    autoscaling_stats: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,6 +115,13 @@ class View:
         self.replicas[event.replica] = Replica(
             event.replica, event.version, Stage.STARTING, now, event.drain_timeout_s, event.resources
         )
+
+    def reported(self, event: ReplicaReported) -> None:
+        """Take in what a replica says of itself."""
+        replica = self.replicas.get(event.replica)
+        if replica is not None:
+            changes = {name: getattr(event, name) for name in _REPORTED if getattr(event, name) is not None}
+            self.replicas[replica.id] = replace(replica, **changes)
 
     def apply(self, event: ReplicaEvent, replica: Replica, now: float) -> None:
         """Take note of what happened to a replica."""
@@ -213,6 +231,10 @@ class Observed:
             case ReplicaLaunched():
                 self.deployments.setdefault(event.replica.deployment_id, View(event.replica.deployment_id))
                 self.deployments[event.replica.deployment_id].launched(event, now)
+            case ReplicaReported():
+                self.view(event.replica.deployment_id).reported(event)
+                # Nothing is decided by what replicas say of themselves.
+                return set()
             case _:
                 self._happened(event, now)
         return {event.replica.deployment_id}

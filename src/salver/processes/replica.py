@@ -14,12 +14,15 @@ from salver.handle.link import ControllerLink
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
+from salver.replica.reporting import Reporting
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
 from salver.runtime.context import ReplicaContext, set_replica_context
+from salver.runtime.models import models_here, unload_models
 from salver.schema.errors import ProtocolError
 from salver.schema.messages import Done, Drain, Message, Reconfigure, ReplicaFailed, ReplicaReady
 from salver.schema.process_payloads import ReplicaPayload
@@ -64,12 +67,15 @@ class _Replica:
         try:
             user_code = await self._construct()
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
+            reporting = Reporting(self._payload, user_code, models_here(), link.tell, self._tasks)
+            await reporting.record_metadata()
             await user_code.reconfigure(self._payload.user_config)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
             link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
             await self._stop.wait()
             return
-        await self._serve(user_code, asgi, link)
+        await self._serve(user_code, asgi, reporting, link)
+        reporting.close()
         await self._finalize(user_code, asgi)
         routers.close()
         link.close()
@@ -85,7 +91,9 @@ class _Replica:
         set_replica_context(ReplicaContext(payload.replica, user_code.instance, payload.code_version))
         return user_code
 
-    async def _serve(self, user_code: UserCode, asgi: AsgiServing | None, link: ControllerLink) -> None:
+    async def _serve(
+        self, user_code: UserCode, asgi: AsgiServing | None, reporting: Reporting, link: ControllerLink
+    ) -> None:
         self._server = server = ReplicaServer(
             user_code,
             app_name=self._payload.replica.deployment_id.app_name,
@@ -95,6 +103,7 @@ class _Replica:
         server.asgi = asgi
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
+        reporting.start(MonotonicClock())
         link.tell(ReplicaReady(self._payload.replica, address))
         await self._stop.wait()
         listener.close()
@@ -104,6 +113,7 @@ class _Replica:
         try:
             if asgi is not None:
                 await asgi.stop()
+            await unload_models()
             await user_code.close()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             logger.warning("%s: its end raised\n%s", self._context.name, user_traceback(error))
