@@ -292,10 +292,10 @@ def arrivals(seed: int, number: int, models: int, per_s: float, start: float = 0
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_models_stay_where_they_are_although_no_replica_holds_them_all(seed: int) -> None:
-    fleet = Fleet(replicas=3, capacity=5, limit=5, seed=seed)
-    fleet.run(arrivals(seed, 500, 12, per_s=200))
+    fleet = Fleet(replicas=3, capacity=6, limit=5, seed=seed)
+    fleet.run(arrivals(seed, 500, 12, per_s=150))
     loads = sum(len(each) for each in fleet.loads)
-    fleet.run(arrivals(seed + 1, 2000, 12, per_s=200))
+    fleet.run(arrivals(seed + 1, 2000, 12, per_s=150))
     assert hit_rate(fleet, loads, 500) >= 0.95
 
 
