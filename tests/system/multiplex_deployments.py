@@ -1,4 +1,4 @@
-"""Deployments with many models, for the tests of multiplexing; in a module of their own, so that replicas import them."""
+"""Deployments with many models, for the tests of multiplexing; in a module of their own: replicas import them."""
 
 import os
 from pathlib import Path
@@ -67,9 +67,7 @@ class Keeper:
         self.zoo = zoo
 
     async def forward(self) -> dict[str, Any]:
-        answer: dict[str, Any] = await self.zoo.options(
-            multiplexed_model_id=serve.get_multiplexed_model_id()
-        ).remote()
+        answer: dict[str, Any] = await self.zoo.options(multiplexed_model_id=serve.get_multiplexed_model_id()).remote()
         return answer
 
     async def forget(self) -> str:

@@ -100,6 +100,12 @@ class ModelAffinity(Generic[P]):
             del known.unconfirmed[first]
             self._remove(place, [first])
 
+    def refused(self, place: P, model_id: str) -> None:
+        """Take note that a replica had no room for a request: it will not load the model for it."""
+        known = self._known.get(place)
+        if known is not None and known.unconfirmed.pop(model_id, None) is not None:
+            self._remove(place, [model_id])
+
     def gone(self, place: P) -> None:
         """Forget a replica."""
         known = self._known.pop(place, None)

@@ -144,6 +144,8 @@ class Router:
 
     def on_rejected(self, outgoing: Outgoing) -> None:
         """Let a request wait again, and look for room elsewhere; part of ChannelOwner."""
+        if outgoing.channel is not None and outgoing.hints.multiplexed_model_id:
+            self._affinity.refused(outgoing.channel, outgoing.hints.multiplexed_model_id)
         self._wait_again(outgoing)
         self._seek_room()
 

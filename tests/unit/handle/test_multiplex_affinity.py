@@ -121,6 +121,16 @@ def test_the_same_report_again_says_nothing_new() -> None:
     assert known.holds(a, "x")
 
 
+def test_a_replica_that_refused_the_request_does_not_hold_its_model() -> None:
+    a = Replica()
+    known = affinity((a, "y"))
+    known.sent(a, "x")
+    for each in "xyz":
+        known.refused(a, each)
+    assert (known.holds(a, "x"), known.holds(a, "y")) == (False, True)
+    known.refused(Replica(), "x")
+
+
 def test_a_replica_that_is_gone_holds_nothing() -> None:
     a = Replica()
     known = affinity((a, "x"))
