@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from salver.runtime.batching import batch
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
+    from salver.runtime.multiplexing import get_multiplexed_model_id, multiplexed
     from salver.schema.http import HTTPOptions, ProxyLocation
 
 __version__ = "0.1.0"
@@ -50,8 +51,10 @@ __all__ = [
     "deployment",
     "get_app_handle",
     "get_deployment_handle",
+    "get_multiplexed_model_id",
     "get_replica_context",
     "ingress",
+    "multiplexed",
     "run",
     "shutdown",
     "shutdown_async",
@@ -75,7 +78,9 @@ _HOMES = {
     "ReplicaContext": "salver.runtime.context",
     "get_replica_context": "salver.runtime.context",
     "batch": "salver.runtime.batching",
+    "get_multiplexed_model_id": "salver.runtime.multiplexing",
     "ingress": "salver.runtime.ingress",
+    "multiplexed": "salver.runtime.multiplexing",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",
 }

@@ -36,6 +36,7 @@ from salver.schema.messages import (
     ProxyReady,
     ReplicaFailed,
     ReplicaReady,
+    ReplicaReport,
     Shutdown,
     Status,
     StatusReport,
@@ -111,7 +112,7 @@ class Controller:
         """Answer a question; part of Office."""
         match message:
             case GetStatus():
-                return StatusReport(self._publisher.status())
+                return StatusReport(self._publisher.detailed_status())
             case FindApplication():
                 return self._find(message.name)
             case Built() | BuildError():
@@ -129,6 +130,8 @@ class Controller:
                 self._plane.snapshots.unsubscribe(peer, message.topic)
             case ReplicaReady():
                 self._plane.executor.replica_ready(message, peer)
+            case ReplicaReport():
+                self._plane.reports.take(message)
             case ReplicaFailed():
                 self._plane.executor.replica_failed(message)
             case ProxyReady():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from salver.schema.ids import DeploymentID, ReplicaID
 
@@ -63,6 +64,17 @@ class ReplicaReadied:
 
 
 @dataclass(frozen=True)
+class ReplicaReported:
+    """The replica said something of itself; fields that are None have not changed."""
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: Mapping[str, float] | None = None
+    autoscaling_stats: Mapping[str, float] | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class DrainBegan:
     """The replica was told to finish what it has."""
 
@@ -109,6 +121,7 @@ ReplicaEvent = (
     | NoRoomForReplica
     | ReplicaStartFailed
     | ReplicaReadied
+    | ReplicaReported
     | DrainBegan
     | StopBegan
     | KillSent

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from salver.controller.events import (
     DrainBegan,
@@ -15,6 +16,7 @@ from salver.controller.events import (
     ReplicaLaunched,
     ReplicaPlaced,
     ReplicaReadied,
+    ReplicaReported,
     ReplicaStartFailed,
     ResourcesFreed,
     StopBegan,
@@ -28,6 +30,7 @@ from salver.schema.status import ReplicaState
 ADOPTION_TIMEOUT_S = 5.0
 """So long nothing is decided about a deployment whose replicas may still say how they are to a new controller."""
 
+_REPORTED = ("multiplexed_model_ids", "routing_stats", "autoscaling_stats", "metadata")
 _STEPS = {DrainBegan: Step.DRAIN, StopBegan: Step.STOP, KillSent: Step.KILL}
 
 
@@ -42,6 +45,10 @@ class Replica:
         address: Where it answers; "" until it is ready.
         drained: It has nothing left to do.
         adopted: It is of an earlier controller's time, and has not said yet how it is.
+        multiplexed_model_ids: The models that it has loaded or loads.
+        routing_stats: What the user's code recorded of it last, for routers.
+        autoscaling_stats: Likewise, for autoscaling.
+        metadata: What the user's code recorded of it once.
     """
 
     id: ReplicaID
@@ -56,6 +63,10 @@ class Replica:
     address: str = ""
     drained: bool = False
     adopted: bool = False
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: Mapping[str, float] = field(default_factory=dict)
+    autoscaling_stats: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -116,6 +127,13 @@ class View:
         )
         if event.adopted:
             self.undecided_until = now + ADOPTION_TIMEOUT_S
+
+    def reported(self, event: ReplicaReported) -> None:
+        """Take in what a replica says of itself."""
+        replica = self.replicas.get(event.replica)
+        if replica is not None:
+            changes = {name: getattr(event, name) for name in _REPORTED if getattr(event, name) is not None}
+            self.replicas[replica.id] = replace(replica, **changes)
 
     def apply(self, event: ReplicaEvent, replica: Replica, now: float) -> None:
         """Take note of what happened to a replica."""
@@ -227,6 +245,10 @@ class Observed:
             case ReplicaLaunched():
                 self.deployments.setdefault(event.replica.deployment_id, View(event.replica.deployment_id))
                 self.deployments[event.replica.deployment_id].launched(event, now)
+            case ReplicaReported():
+                self.view(event.replica.deployment_id).reported(event)
+                # Nothing is decided by what replicas say of themselves.
+                return set()
             case _:
                 self._happened(event, now)
         return {event.replica.deployment_id}

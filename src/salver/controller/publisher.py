@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from salver.controller.desired import Desired, Wish
-from salver.controller.lifecycle import Stage
+from salver.controller.lifecycle import SHOWN_AS, Stage
 from salver.controller.observed import Observed, View
 from salver.controller.reconcile import is_undecided
 from salver.controller.rollout import gave_up
@@ -26,6 +26,7 @@ from salver.schema.status import (
     ApplicationStatusOverview,
     DeploymentStatusOverview,
     ProxyStatus,
+    ReplicaDetails,
     ServeStatus,
 )
 
@@ -60,6 +61,19 @@ class Publisher:
         shown = {name: self._shown_while_built(name, build) for name, build in self._builds.items()}
         return ServeStatus(proxies=dict(self._proxies), applications={**self._applications, **shown})
 
+    def detailed_status(self) -> ServeStatus:
+        """Return the status of the whole instance, with each replica; as much work as there are replicas."""
+        status = self.status()
+        for app_name, application in status.applications.items():
+            detailed = {
+                name: msgspec.structs.replace(
+                    each, replicas=_details(self._observed.view(DeploymentID(name, app_name)))
+                )
+                for name, each in application.deployments.items()
+            }
+            status.applications[app_name] = msgspec.structs.replace(application, deployments=detailed)
+        return status
+
     def wish_changed(self, deployments: set[DeploymentID]) -> None:
         """Show deployments as they are wanted from now on: the status, who takes their requests, and the routes."""
         for each in deployments:
@@ -73,6 +87,12 @@ class Publisher:
             self._refresh_application(name)
         self._snapshots.publish(ROUTES_TOPIC, self._desired.routes())
         self._publish_status()
+
+    def replicas_changed(self, deployment: DeploymentID) -> None:
+        """Show what a deployment's replicas say of themselves; its status is what it was."""
+        view = self._observed.view(deployment)
+        if view.replicas:
+            self._publish_replicas(deployment, self._desired.wish_for(deployment), view)
 
     def proxy_changed(self, node_id: str, status: ProxyStatus) -> None:
         """Show a node's proxy."""
@@ -175,11 +195,34 @@ def _replicas(wish: Wish | None, view: View) -> Replicas:
     running = view.in_stage(Stage.RUNNING)
     return Replicas(
         replicas=tuple(
-            ReplicaEntry(each.id, each.address, each.node_id, options.max_ongoing_requests)
+            ReplicaEntry(
+                each.id,
+                each.address,
+                each.node_id,
+                options.max_ongoing_requests,
+                each.multiplexed_model_ids,
+                dict(each.routing_stats),
+                dict(each.metadata),
+            )
             for each in sorted(running, key=lambda each: each.id)
         ),
         max_queued_requests=options.max_queued_requests,
         backpressure_status=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
         unavailable="it failed to deploy" if gave_up(wish, view) else None,
+    )
+
+
+def _details(view: View) -> tuple[ReplicaDetails, ...]:
+    return tuple(
+        ReplicaDetails(
+            replica_id=each.id.unique_id,
+            state=SHOWN_AS[each.stage],
+            node_id=each.node_id or None,
+            pid=each.pid or None,
+            multiplexed_model_ids=each.multiplexed_model_ids,
+            routing_stats=dict(each.routing_stats),
+            metadata=dict(each.metadata),
+        )
+        for each in sorted(view.replicas.values(), key=lambda each: each.id)
     )

@@ -15,9 +15,11 @@ from salver.handle.link import ControllerLink
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
+from salver.replica.reporting import Reporting
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
 from salver.runtime.context import (
@@ -26,6 +28,7 @@ from salver.runtime.context import (
     set_replica_context,
     set_replica_tasks,
 )
+from salver.runtime.models import models_here, unload_models
 from salver.schema.errors import ProtocolError
 from salver.schema.messages import Done, Drain, Message, Reconfigure, ReplicaFailed, ReplicaReady
 from salver.schema.process_payloads import ReplicaPayload
@@ -53,6 +56,7 @@ class _Replica:
         self._server: ReplicaServer | None = None
         self._news: Callable[[], Message] | None = None
         """What each new controller is told."""
+        self._reporting: Reporting | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -73,13 +77,17 @@ class _Replica:
         try:
             user_code = await self._construct()
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
+            reporting = Reporting(self._payload, user_code, models_here(), link.tell, self._tasks)
+            self._reporting = reporting
+            await reporting.record_metadata()
             await user_code.reconfigure(self._payload.user_config)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
             failure = ReplicaFailed(self._payload.replica, user_traceback(error))
             self._announce(link, lambda: failure)
             await self._stop.wait()
             return
-        await self._serve(user_code, asgi, link)
+        await self._serve(user_code, asgi, reporting, link)
+        reporting.close()
         await self._finalize(user_code, asgi)
         routers.close()
         link.close()
@@ -97,7 +105,9 @@ class _Replica:
         set_replica_context(ReplicaContext(payload.replica, user_code.instance, payload.code_version))
         return user_code
 
-    async def _serve(self, user_code: UserCode, asgi: AsgiServing | None, link: ControllerLink) -> None:
+    async def _serve(
+        self, user_code: UserCode, asgi: AsgiServing | None, reporting: Reporting, link: ControllerLink
+    ) -> None:
         self._server = server = ReplicaServer(
             user_code,
             app_name=self._payload.replica.deployment_id.app_name,
@@ -108,6 +118,7 @@ class _Replica:
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
         self._announce(link, lambda: ReplicaReady(self._payload.replica, address, server.admission.closed))
+        reporting.start(MonotonicClock())
         await self._stop.wait()
         listener.close()
         server.close()
@@ -117,6 +128,8 @@ class _Replica:
         self._tell_news(link)
 
     def _tell_news(self, link: ControllerLink) -> None:
+        if self._reporting is not None:
+            self._reporting.repeat()
         if self._news is not None:
             link.tell(self._news())
 
@@ -124,6 +137,7 @@ class _Replica:
         try:
             if asgi is not None:
                 await asgi.stop()
+            await unload_models()
             await user_code.close()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             logger.warning("%s: its end raised\n%s", self._context.name, user_traceback(error))

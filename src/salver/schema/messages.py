@@ -122,6 +122,23 @@ class ReplicaReady(Message, frozen=True):
     draining: bool = False
 
 
+class ReplicaReport(Message, frozen=True, kw_only=True):
+    """What a replica says of itself; None where nothing has changed since the last time.
+
+    Attributes:
+        multiplexed_model_ids: The models that are loaded or being loaded, in order.
+        routing_stats: What the user's `record_routing_stats` returned.
+        autoscaling_stats: What the user's `record_autoscaling_stats` returned.
+        metadata: What the user's `record_replica_metadata` returned.
+    """
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: dict[str, float] | None = None
+    autoscaling_stats: dict[str, float] | None = None
+    metadata: dict[str, Any] | None = None
+
+
 class ReplicaFailed(Message, frozen=True):
     """A replica's user code failed to start; the process exits next."""
 
@@ -183,12 +200,21 @@ class Routes(msgspec.Struct, frozen=True, tag="routes"):
 
 
 class ReplicaEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A replica that takes requests."""
+    """A replica that takes requests.
+
+    Attributes:
+        multiplexed_model_ids: The models that it has loaded or loads, in order.
+        routing_stats: What the user's `record_routing_stats` returned last.
+        metadata: What the user's `record_replica_metadata` returned.
+    """
 
     replica: ReplicaID
     address: str
     node_id: str
     max_ongoing_requests: int
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: dict[str, float] = {}
+    metadata: dict[str, Any] = {}
 
 
 class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
@@ -368,6 +394,7 @@ AnyMessage = (
     | Built
     | BuildError
     | ReplicaReady
+    | ReplicaReport
     | ReplicaFailed
     | ProxyReady
     | ProxyLeaving

@@ -45,7 +45,13 @@ class BuilderPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """To a replica."""
+    """To a replica.
+
+    Attributes:
+        routing_stats_period_s: How often the user's `record_routing_stats` is asked.
+        routing_stats_timeout_s: How long it may take.
+        autoscaling_stats_period_s: How often the user's `record_autoscaling_stats` is asked.
+    """
 
     controller_address: str
     replica: ReplicaID
@@ -56,6 +62,9 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     user_config: Any
     code_version: str
     expose_tracebacks: bool
+    routing_stats_period_s: float = 10.0
+    routing_stats_timeout_s: float = 30.0
+    autoscaling_stats_period_s: float = 10.0
 
 
 class ProxyNote(msgspec.Struct, frozen=True, tag="proxy"):

@@ -113,7 +113,9 @@ def test_bare_on_an_async_generator_is_refused_and_says_how() -> None:
     async def stream(items: list[int]) -> Any:
         yield items
 
-    with pytest.raises(TypeError, match=r"must be 'async def'; for an asynchronous generator, write `@serve.batch\(\)`"):
+    with pytest.raises(
+        TypeError, match=r"must be 'async def'; for an asynchronous generator, write `@serve.batch\(\)`"
+    ):
         serve.batch(stream)  # type: ignore[call-overload]
 
 
