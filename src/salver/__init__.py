@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
     from salver.schema.http import HTTPOptions, ProxyLocation
+    from salver.telemetry.traces import get_trace_context
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "get_app_handle",
     "get_deployment_handle",
     "get_replica_context",
+    "get_trace_context",
     "ingress",
     "run",
     "shutdown",
@@ -72,6 +74,7 @@ _HOMES = {
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
     "get_replica_context": "salver.runtime.context",
+    "get_trace_context": "salver.telemetry.traces",
     "ingress": "salver.runtime.ingress",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",

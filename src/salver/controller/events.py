@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from salver.schema.ids import DeploymentID, ReplicaID
+from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class ReplicaLaunched:
     replica: ReplicaID
     version: str
     drain_timeout_s: float
+    silence_allowed_s: float
     resources: Mapping[str, float]
 
 
@@ -31,6 +32,22 @@ class ReplicaPlaced:
     replica: ReplicaID
     node_id: str
     pid: int
+
+
+@dataclass(frozen=True)
+class ReplicaAwaitsRank:
+    """The replica's process is connected and waits for its rank."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class RankSent:
+    """The replica was told its rank, and how many replicas are wanted."""
+
+    replica: ReplicaID
+    rank: ReplicaRank
+    world_size: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,39 @@ class ReplicaReadied:
 
     replica: ReplicaID
     address: str
+
+
+@dataclass(frozen=True)
+class ReplicaHeard:
+    """The replica told how it fares; see `ReplicaHealth`."""
+
+    replica: ReplicaID
+    failures: int
+    reason: str
+    loop_held_s: float
+
+
+@dataclass(frozen=True)
+class ReplicaSuspected:
+    """Nothing was heard of the replica for so long that something may be wrong."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class ReconfigureFailed:
+    """The user's `reconfigure` raised in a replica that served."""
+
+    replica: ReplicaID
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplicaUnhealthy:
+    """The replica was found to be ill and is being replaced."""
+
+    replica: ReplicaID
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -101,9 +151,15 @@ class ResourcesFreed:
 ReplicaEvent = (
     ReplicaLaunched
     | ReplicaPlaced
+    | ReplicaAwaitsRank
+    | RankSent
     | NoRoomForReplica
     | ReplicaStartFailed
     | ReplicaReadied
+    | ReplicaHeard
+    | ReplicaSuspected
+    | ReconfigureFailed
+    | ReplicaUnhealthy
     | DrainBegan
     | StopBegan
     | KillSent

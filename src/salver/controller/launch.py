@@ -27,6 +27,8 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         max_ongoing_requests=spec.options.max_ongoing_requests,
         num_cpus=spec.options.ray_actor_options.num_cpus,
         user_config=spec.options.user_config,
+        health_check_period_s=spec.options.health_check_period_s,
+        health_check_timeout_s=spec.options.health_check_timeout_s,
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
     )

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
 from os import urandom
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Answering(Protocol):
@@ -41,6 +41,7 @@ class RequestContext:
         is_cancelled: Nobody waits for its answer.
         answer: What user code may go on after; None where it may not.
         children: The calls that were made for it and are not settled.
+        grpc_context: What a gRPC request says of itself, where there is one.
     """
 
     route: str = ""
@@ -54,6 +55,20 @@ class RequestContext:
     is_cancelled: bool = False
     answer: Answering | None = None
     children: set[Child] = field(default_factory=set, repr=False)
+    grpc_context: Any = None
+    _own_id: str = field(default="", repr=False)
+
+    @property
+    def _internal_request_id(self) -> str:
+        """Return an id of this call alone; `request_id` is the same in all calls that a request leads to."""
+        if not self._own_id:
+            self._own_id = request_ids.new()
+        return self._own_id
+
+    @property
+    def cancel_on_parent_request_cancel(self) -> bool:
+        """Say that a call ends when the request that made it is cancelled."""
+        return True
 
     @property
     def is_open(self) -> bool:
@@ -79,11 +94,11 @@ class RequestContext:
 
 
 _NO_REQUEST = RequestContext(is_over=True)
-_current: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
+request_variable: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
 
-current_request = _current.get
-enter_request = _current.set
-leave_request = _current.reset
+current_request = request_variable.get
+enter_request = request_variable.set
+leave_request = request_variable.reset
 
 
 class RequestIds:

@@ -54,5 +54,7 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     max_ongoing_requests: int
     num_cpus: float
     user_config: Any
+    health_check_period_s: float
+    health_check_timeout_s: float
     code_version: str
     expose_tracebacks: bool

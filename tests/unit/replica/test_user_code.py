@@ -13,6 +13,7 @@ from salver.lib import preloaded
 from salver.replica.user_code import UserCode, resolve
 from salver.schema.application import ImportedCode, PickledCode
 from salver.schema.errors import NoSuchMethod, SalverError
+from salver.schema.ids import ReplicaRank
 
 here: ContextVar[str] = ContextVar("here", default="nowhere")
 
@@ -314,12 +315,12 @@ async def test_reconfigure_gets_the_user_config(is_async: bool) -> None:
             super().reconfigure(user_config)
 
     code = await running(Async if is_async else Sync)
-    await code.reconfigure({"threshold": 1})
+    await code.reconfigure({"threshold": 1}, ReplicaRank(), serves=False)
     assert code.instance.config == {"threshold": 1}
 
 
 async def test_without_a_user_config_reconfigure_is_not_needed() -> None:
-    await (await running(Everything)).reconfigure(None)
+    await (await running(Everything)).reconfigure(None, ReplicaRank(), serves=False)
 
 
 @pytest.mark.parametrize("servable", [Everything, len, partial(len)], ids=["class", "function", "partial"])
@@ -327,7 +328,7 @@ async def test_a_user_config_that_nobody_takes_is_an_error(servable: Callable[..
     code = UserCode(servable, max_threads=1)
     await code.construct((), {})
     with pytest.raises(SalverError, match="has no method `reconfigure"):
-        await code.reconfigure({})
+        await code.reconfigure({}, ReplicaRank(), serves=False)
 
 
 def test_imported_code_is_found_by_its_path() -> None:
