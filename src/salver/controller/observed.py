@@ -165,7 +165,9 @@ class View:
                 self._lost(replica, event.reason, now, was_unhealthy=True)
 
     def _placed(self, event: ReplicaPlaced, replica: Replica) -> None:
-        others = [(each.node_id, each.rank) for each in self.replicas.values() if each.node_id]
+        others = [
+            (each.node_id, each.rank) for each in self.replicas.values() if each.node_id and each.id != replica.id
+        ]
         rank = on_node(replica.rank.rank, event.node_id, others)
         self.replicas[replica.id] = replace(replica, node_id=event.node_id, pid=event.pid, rank=rank)
         if replica.version == self.version:

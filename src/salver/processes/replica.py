@@ -24,7 +24,7 @@ from salver.replica.asgi import AsgiServing
 from salver.replica.health import HealthChecks
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
-from salver.replica.watchdog import REPORT_EVERY_S, Watchdog
+from salver.replica.watchdog import BEAT_S, REPORT_EVERY_S, Watchdog
 from salver.runtime.context import ReplicaContext, get_replica_context, set_replica_context
 from salver.schema.errors import ProtocolError, SalverError
 from salver.schema.messages import (
@@ -127,11 +127,13 @@ class _Replica:
                 ReplicaHealth(replica=payload.replica, failures=checks.failures, reason=where, loop_held_s=held_s)
             )
 
+        # A hold is noticed by a late beat, and must be noticed in checks that may take little time.
+        watchdog = Watchdog(on_held, beat_s=min(BEAT_S, payload.health_check_timeout_s / 10))
         checks = HealthChecks(
             user_code.check_health,
             period_s=payload.health_check_period_s,
             timeout_s=payload.health_check_timeout_s,
-            held_s=Watchdog(on_held).held_s,
+            held_s=watchdog.held_s,
             tell=tell,
         )
         return checks
