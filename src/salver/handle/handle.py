@@ -1,6 +1,7 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from salver.handle.call import Call
 from salver.handle.request_context import current_request, request_ids
@@ -9,7 +10,18 @@ from salver.handle.session import current_session, find_session
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.transport.wire import CallHead
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import typing_extensions
+
+    # With a default, strict checkers let people write `DeploymentHandle` for a handle to anything.
+    T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 class CallOptions(NamedTuple):
@@ -20,11 +32,21 @@ class CallOptions(NamedTuple):
     session_id: str = ""
 
 
-class DeploymentHandle(Generic[T]):
+class SomeOptions(TypedDict, total=False):
+    """The options of a handle that leave the types of its calls as they are; for type checkers."""
+
+    multiplexed_model_id: str | None
+    session_id: str | None
+
+
+class DeploymentHandle(Generic[T_co]):
     """Calls a deployment from anywhere: `await handle.remote(x)`, `handle.method.remote(x).result()`.
 
     Handles are made by `serve.run`, by passing a bound deployment to another one's `.bind()`, and by
     `serve.get_deployment_handle`. They can be pickled, and outlive updates of the deployment.
+
+    Annotated as `DeploymentHandle[Model]`, type checkers know what `remote` and `handle[Model.method].remote` take and
+    return; see docs/typed_handles.md.
     """
 
     def __init__(
@@ -48,9 +70,15 @@ class DeploymentHandle(Generic[T]):
         """Say whether calls can be made: the process is connected to a running instance."""
         return find_session() is not None
 
+    @overload
+    def options(self, **options: Unpack[SomeOptions]) -> "DeploymentHandle[T_co]": ...
+
+    @overload
+    def options(self, *, method_name: str, **options: Unpack[SomeOptions]) -> "DeploymentHandle[Any]": ...
+
     def options(
         self, *, method_name: str | None = None, multiplexed_model_id: str | None = None, session_id: str | None = None
-    ) -> "DeploymentHandle[T]":
+    ) -> "DeploymentHandle[Any]":
         """Return a handle to the same deployment that calls differently.
 
         Args:
@@ -68,7 +96,83 @@ class DeploymentHandle(Generic[T]):
             self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
+    # What a handler returns, or what it is awaited for; and the same with up to three responses of other calls first.
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[P, Coroutine[Any, Any, R]]]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, P], Coroutine[Any, Any, R]]]",
+        first: DeploymentResponse[A],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, P], Coroutine[Any, Any, R]]]",
+        first: A | DeploymentResponse[A],
+        second: DeploymentResponse[B],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, C, P], Coroutine[Any, Any, R]]]",
+        first: A | DeploymentResponse[A],
+        second: B | DeploymentResponse[B],
+        third: DeploymentResponse[C],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[P, R]]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, P], R]]",
+        first: DeploymentResponse[A],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, P], R]]",
+        first: A | DeploymentResponse[A],
+        second: DeploymentResponse[B],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, C, P], R]]",
+        first: A | DeploymentResponse[A],
+        second: B | DeploymentResponse[B],
+        third: DeploymentResponse[C],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:  # type: ignore[misc]
         """Call the deployment; returns at once.
 
         Top-level arguments that are responses of other calls are replaced by their results before the call is made.
@@ -91,7 +195,21 @@ class DeploymentHandle(Generic[T]):
         call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
 
-    def __getattr__(self, name: str) -> "DeploymentHandle[T]":
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]":
+        """Return a handle that calls a method: `handle[Model.predict]` is `handle.predict`, and typed.
+
+        Raises:
+            TypeError: It is no method but, say, the name of one.
+        """
+        name = getattr(method, "__name__", None)
+        if not isinstance(name, str) or isinstance(method, type):
+            raise TypeError(
+                f"handle[...] takes a method of the deployment's class, as in handle[Model.predict]; got {method!r}. "
+                "For a method by name use `handle.predict` or `handle.options(method_name=...)`."
+            )
+        return self.options(method_name=name)
+
+    def __getattr__(self, name: str) -> "DeploymentHandle[Any]":
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         # Kept, so that the next `handle.method` is a plain attribute.
