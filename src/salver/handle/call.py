@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from salver.handle.channel import Channel
-from salver.handle.outgoing import Hints, Outgoing
+from salver.handle.outgoing import Hints, Outgoing, Way
 from salver.handle.request_context import RequestContext
 from salver.handle.response import DeploymentResponse
 from salver.handle.session import Session
@@ -135,10 +135,14 @@ class Call(Outgoing):
                 return
             self._session.deadlines.watch(self, self._deadline + GRACE_S)
         if self._args is None:
-            self._session.routers.get(self.deployment).route(self)
+            self._way().route(self)
         else:
             work = self._resolve(*self._args)
             self._resolving = self._session.routers.tasks.start(work, name=f"arguments of {self.request_id}")
+
+    def _way(self) -> Way:
+        """Return what sends it to a replica."""
+        return self._session.routers.get(self.deployment)
 
     async def _resolve(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Wait for responses among the arguments, then send the call with their values."""
@@ -152,7 +156,7 @@ class Call(Outgoing):
             self._fail(error)
         else:
             if not self._future.done():
-                self._session.routers.get(self.deployment).route(self)
+                self._way().route(self)
 
     def on_deadline(self, _now: float = 0.0) -> None:
         """Give up; part of Mortal."""
@@ -185,7 +189,7 @@ class Call(Outgoing):
         if self._resolving is not None:
             self._resolving.cancel()
         if self.order:
-            self._session.routers.get(self.deployment).cancel(self)
+            self._way().cancel(self)
 
     def _succeed(self, value: Any) -> None:
         # A thread may cancel its future at any moment, so a look at its state before tells nothing.

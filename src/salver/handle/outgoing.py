@@ -1,7 +1,7 @@
 """A request on its way to a replica: what the router needs to know of it."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from salver.schema.errors import SalverError
 
@@ -72,3 +72,13 @@ class Outgoing(ABC):
     @abstractmethod
     def on_refused(self, error: SalverError) -> None:
         """No replica was given the request and none will be."""
+
+
+class Way(Protocol):
+    """What sends requests to replicas: a router, or what stands for one replica."""
+
+    def route(self, outgoing: Outgoing) -> None:
+        """Give a request to a replica now or later, or refuse it."""
+
+    def cancel(self, outgoing: Outgoing) -> None:
+        """Stop a request that was routed."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
+NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
 
 
 class DeploymentResponse(Generic[T]):
@@ -47,7 +47,7 @@ class DeploymentResponse(Generic[T]):
             Exception: Whatever the called code raised, as an instance of its own type and of `RemoteError`.
         """
         if running_loop() is not None:
-            raise RuntimeError(_NOT_IN_A_LOOP)
+            raise RuntimeError(NOT_IN_A_LOOP)
         future = self._call.thread_future()
         try:
             return future.result(timeout_s)  # type: ignore[no-any-return]
