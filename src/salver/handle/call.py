@@ -19,6 +19,7 @@ from salver.handle.session import Session
 from salver.lib.exceptions import PackedException, unpacked
 from salver.schema.errors import ReplicaDiedError, RequestTimeoutError, SalverError, as_remote_error
 from salver.schema.ids import DeploymentID
+from salver.schema.urgency import DEFAULT_URGENCY
 from salver.transport.codec import loads
 from salver.transport.payloads import Payload, pack
 from salver.transport.wire import CALL, ERROR, LARGE, RESULT, CallHead, ErrorBody
@@ -64,8 +65,8 @@ class Call(Outgoing):
         super().__init__()
         self.deployment = deployment
         self.request_id = head.request_id
-        if head.multiplexed_model_id or head.session_id:
-            self.hints = Hints(head.multiplexed_model_id, head.session_id)
+        if head.multiplexed_model_id or head.session_id or head.urgency != DEFAULT_URGENCY:
+            self.hints = Hints(head.multiplexed_model_id, head.session_id, head.urgency)
         self._session = session
         self._head = head
         self._body: bytes | Payload = b""

@@ -12,6 +12,7 @@ from salver.handle.response import DeploymentResponse, running_loop
 from salver.handle.selection import DispatchedCall, ReplicaSelection, chosen
 from salver.handle.session import Session, current_session, find_session
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
+from salver.schema.urgency import checked_urgency
 from salver.transport.wire import CallHead
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ class CallOptions(NamedTuple):
     method_name: str = "__call__"
     multiplexed_model_id: str = ""
     session_id: str = ""
+    priority: int | None = None
 
 
 class DeploymentHandle(Generic[T]):
@@ -60,7 +62,12 @@ class DeploymentHandle(Generic[T]):
         return find_session() is not None and not self._life.is_over
 
     def options(
-        self, *, method_name: str | None = None, multiplexed_model_id: str | None = None, session_id: str | None = None
+        self,
+        *,
+        method_name: str | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        priority: int | None = None,
     ) -> "DeploymentHandle[T]":
         """Return a handle to the same deployment that calls differently.
 
@@ -68,11 +75,14 @@ class DeploymentHandle(Generic[T]):
             method_name: The method to call; `__call__` unless set.
             multiplexed_model_id: The model that the call is for; "" for none.
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
+            priority: From 0 (most urgent) to 7 (least), for deployments with `request_priorities`; unless it is set, a
+                call has that of the request that it is made for, and 3 outside of requests.
         """
-        changes = {
+        changes: dict[str, Any] = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
+            "priority": None if priority is None else checked_urgency(priority),
         }
         given = {key: value for key, value in changes.items() if value is not None}
         return DeploymentHandle(
@@ -126,7 +136,7 @@ class DeploymentHandle(Generic[T]):
         """
         session, context = self._begin()
         head = self._head(context, self._options.method_name)
-        return chosen(session, self._deployment, Hints(head.multiplexed_model_id, head.session_id))
+        return chosen(session, self._deployment, Hints(head.multiplexed_model_id, head.session_id, head.urgency))
 
     def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
         """Call the replica that was chosen, in the slot that is kept there; returns at once.
@@ -187,6 +197,7 @@ class DeploymentHandle(Generic[T]):
             app_name=self._deployment.app_name,
             multiplexed_model_id=options.multiplexed_model_id,
             session_id=options.session_id,
+            urgency=context.urgency if options.priority is None else options.priority,
         )
 
     def __getattr__(self, name: str) -> "DeploymentHandle[T]":
@@ -213,5 +224,5 @@ class DeploymentHandle(Generic[T]):
         return f"DeploymentHandle(deployment='{self._deployment.name}')"
 
 
-def _rebuild(name: str, app_name: str, options: tuple[str, ...]) -> "DeploymentHandle[Any]":
+def _rebuild(name: str, app_name: str, options: tuple[Any, ...]) -> "DeploymentHandle[Any]":
     return DeploymentHandle(name, app_name, _options=CallOptions(*options))

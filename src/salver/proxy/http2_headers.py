@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from salver.proxy.hints import HINT_HEADERS
 from salver.proxy.limits import (
     MAX_HEADERS,
     MAX_HEADERS_SIZE_BYTES,
@@ -11,9 +12,7 @@ from salver.proxy.limits import (
     UPLOAD_WINDOW_SIZE_BYTES,
 )
 from salver.proxy.parsing import (
-    MODEL_ID_HEADERS,
     NO_TUNNEL,
-    SESSION_ID_HEADERS,
     TOO_LARGE_HEADERS,
     TOO_LONG_TARGET,
     Request,
@@ -60,10 +59,8 @@ def _read(request: Request, name: bytes, value: bytes) -> None:
         request.timeout = request.timeout or value.strip()
     elif name == b"x-request-disconnect-disabled":
         request.outlives_client = value.strip() == b"?1"
-    elif name in MODEL_ID_HEADERS:
-        request.hints = request.hints._replace(multiplexed_model_id=value.strip().decode("latin-1"))
-    elif name in SESSION_ID_HEADERS:
-        request.hints = request.hints._replace(session_id=value.strip().decode("latin-1"))
+    elif (read := HINT_HEADERS.get(name)) is not None:
+        request.hints = read(request.hints, value)
     elif name == b"content-length":
         request.is_long = value.isdigit() and int(value) > UPLOAD_WINDOW_SIZE_BYTES
     elif name == b"expect":

@@ -1,11 +1,13 @@
 """Requests out of bytes, within limits; a refused one is the last that is parsed."""
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
-from salver.handle.outgoing import NO_HINTS
+from salver.handle.outgoing import NO_HINTS, Hints
+from salver.proxy.hints import HINT_HEADERS
 from salver.proxy.limits import (
     MAX_HEADERS,
     MAX_HEADERS_SIZE_BYTES,
@@ -25,10 +27,6 @@ TOO_SLOW = Outcome(408, b"Request Timeout: the request did not arrive in time.")
 UNKNOWN_CODING = Outcome(501, b"Not Implemented: 'chunked' is the only transfer coding here.")
 NO_TUNNEL = Outcome(501, b"Not Implemented: there are no tunnels here.")
 UNKNOWN_VERSION = Outcome(505, b"HTTP Version Not Supported: HTTP/1.1 and HTTP/1.0 are spoken here.")
-
-# Users write them either way.
-MODEL_ID_HEADERS = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id")
-SESSION_ID_HEADERS = (b"x-session-id", b"x_session_id")
 
 _MAX_DIGITS = 18
 # RFC 9112 §3.2: a server that takes any other may be used to send a request past those who choose by host.
@@ -369,12 +367,6 @@ class RequestParser:
     def _on_timeout(self, value: bytes) -> None:
         self.request.timeout = self.request.timeout or value.strip()
 
-    def _on_model_id(self, value: bytes) -> None:
-        self.request.hints = self.request.hints._replace(multiplexed_model_id=value.strip().decode("latin-1"))
-
-    def _on_session_id(self, value: bytes) -> None:
-        self.request.hints = self.request.hints._replace(session_id=value.strip().decode("latin-1"))
-
     def _on_disconnect_disabled(self, value: bytes) -> None:
         # A boolean as RFC 8941 writes it.
         self.request.outlives_client = value.strip() == b"?1"
@@ -397,6 +389,13 @@ def _asks_for_websocket(request: Request) -> bool:
     return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in request.headers)
 
 
+def _hinting(read: Callable[[Hints, bytes], Hints]) -> Callable[[RequestParser, bytes], None]:
+    def on_hint(parser: RequestParser, value: bytes) -> None:
+        parser.request.hints = read(parser.request.hints, value)
+
+    return on_hint
+
+
 _SPECIAL = {
     b"host": RequestParser._on_host,
     b"x-request-id": RequestParser._on_request_id,
@@ -405,6 +404,5 @@ _SPECIAL = {
     b"expect": RequestParser._on_expect,
     b"x-request-timeout-seconds": RequestParser._on_timeout,
     b"x-request-disconnect-disabled": RequestParser._on_disconnect_disabled,
-    **dict.fromkeys(MODEL_ID_HEADERS, RequestParser._on_model_id),
-    **dict.fromkeys(SESSION_ID_HEADERS, RequestParser._on_session_id),
+    **{name: _hinting(read) for name, read in HINT_HEADERS.items()},
 }

@@ -253,7 +253,7 @@ class Caller:
             head = _decode_call(header)
             request_id, method = head.request_id, head.method
             context = RequestContext(
-                head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id
+                head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id, False, head.urgency
             )
             self._enter(stream, context, head.timeout_s)
             args, kwargs = body.load() if isinstance(body, Arrival) else loads(body)
@@ -328,7 +328,9 @@ class Caller:
 
 
 def _context_of(head: HttpHead, app_name: str) -> RequestContext:
-    return RequestContext(head.route, head.request_id, app_name, head.multiplexed_model_id, head.session_id, True)
+    return RequestContext(
+        head.route, head.request_id, app_name, head.multiplexed_model_id, head.session_id, True, head.urgency
+    )
 
 
 def _credit(header: bytes) -> int:

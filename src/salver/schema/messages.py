@@ -190,6 +190,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     """Value of a deployment's replicas topic.
 
     Attributes:
+        request_priorities: Waiting requests are served by priority.
         unavailable: Why callers should not wait while `replicas` is empty; None while waiting makes sense.
     """
 
@@ -197,6 +198,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     max_queued_requests: int = -1
     backpressure_status: int = 503
     backpressure_retry_after_s: float | None = None
+    request_priorities: bool = False
     unavailable: str | None = None
 
 

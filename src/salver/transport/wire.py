@@ -30,6 +30,8 @@ from typing import Final
 
 import msgspec
 
+from salver.schema.urgency import DEFAULT_URGENCY
+
 VERSION: Final = 1
 HEAD: Final = struct.Struct("<IIBBHI")
 HEAD_SIZE: Final = HEAD.size
@@ -106,6 +108,7 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         timeout_s: How long the client waits from now on; None for as long as it takes.
         scheme: "http" or "https"; a WebSocket's is derived from it.
+        urgency: What the calls that it leads to inherit.
     """
 
     method: str
@@ -122,6 +125,7 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     scheme: str = "http"
     multiplexed_model_id: str = ""
     session_id: str = ""
+    urgency: int = DEFAULT_URGENCY
 
 
 class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -129,6 +133,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         timeout_s: How long the caller waits from now on; None for as long as it takes.
+        urgency: What the calls that it leads to inherit.
     """
 
     method: str
@@ -138,6 +143,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     multiplexed_model_id: str
     timeout_s: float | None = None
     session_id: str = ""
+    urgency: int = DEFAULT_URGENCY
 
 
 class ErrorBody(msgspec.Struct, frozen=True, array_like=True):
