@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from salver.api.application import Application
     from salver.api.deployment import Deployment, deployment
+    from salver.api.run_target import RunTarget
     from salver.api.verbs import (
         delete,
         get_app_handle,
         get_deployment_handle,
         run,
+        run_many,
         shutdown,
         shutdown_async,
         start,
@@ -43,6 +45,7 @@ __all__ = [
     "HTTPOptions",
     "ProxyLocation",
     "ReplicaContext",
+    "RunTarget",
     "__version__",
     "delete",
     "deployment",
@@ -51,6 +54,7 @@ __all__ = [
     "get_replica_context",
     "ingress",
     "run",
+    "run_many",
     "shutdown",
     "shutdown_async",
     "start",
@@ -63,7 +67,7 @@ _HOMES = {
     "deployment": "salver.api.deployment",
     **dict.fromkeys(
         (
-            *("delete", "get_app_handle", "get_deployment_handle", "run"),
+            *("delete", "get_app_handle", "get_deployment_handle", "run", "run_many"),
             *("shutdown", "shutdown_async", "start", "status"),
         ),
         "salver.api.verbs",
@@ -71,6 +75,7 @@ _HOMES = {
     "DeploymentHandle": "salver.handle",
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
+    "RunTarget": "salver.api.run_target",
     "get_replica_context": "salver.runtime.context",
     "ingress": "salver.runtime.ingress",
     "HTTPOptions": "salver.schema.http",

@@ -168,9 +168,9 @@ class Instance:
             raise
         return instance
 
-    async def deploy(self, spec: ApplicationSpec) -> None:
-        """Deploy a built application; returns when the wish is saved."""
-        await self._link.ask(Deploy(spec), Done)
+    async def deploy(self, spec: ApplicationSpec, *others: ApplicationSpec) -> None:
+        """Deploy built applications, all or none; returns when the wish is saved."""
+        await self._link.ask(Deploy(spec, others), Done)
 
     async def build_and_deploy(
         self, import_path: str, arguments: Mapping[str, str], *, name: str, route_prefix: str | None, preload: Preload
@@ -181,21 +181,22 @@ class Instance:
         )
         await self._link.ask(order, Done)
 
-    async def until_running(self, name: str, on_status: Callable[[ServeStatus], None] | None = None) -> None:
-        """Wait until an application runs and the proxy serves it.
+    async def until_running(self, *names: str, on_status: Callable[[ServeStatus], None] | None = None) -> None:
+        """Wait until applications run and the proxy serves them.
 
         Args:
             on_status: Hears each status on the way.
 
         Raises:
-            DeployFailed: It failed.
+            DeployFailed: One failed.
             Disconnected: The instance is gone.
         """
 
         def look(status: ServeStatus) -> bool:
             if on_status is not None:
                 on_status(status)
-            return _runs(name, status)
+            # All are looked at: one that failed must not hide behind one that starts.
+            return False not in [_runs(each, status) for each in names]
 
         await self._until(look)
 

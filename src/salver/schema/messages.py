@@ -45,9 +45,14 @@ class Snapshot(Message, frozen=True):
 
 
 class Deploy(Message, frozen=True):
-    """Make this application the wish; answered when the wish is saved, long before it is fulfilled."""
+    """Make this application the wish; answered when the wish is saved, long before it is fulfilled.
+
+    Attributes:
+        others: Wanted together with it, or none of them.
+    """
 
     application: ApplicationSpec
+    others: tuple[ApplicationSpec, ...] = ()
 
 
 class BuildAndDeploy(Message, frozen=True, kw_only=True):
