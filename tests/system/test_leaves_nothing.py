@@ -47,6 +47,8 @@ def kill_agent(run: Run) -> None:
 
 def kill_controller(run: Run) -> None:
     run.named("controller")[0].kill()
+    run.wait_for("Requests are served on")
+    run.signal(signal.SIGINT)
 
 
 def kill_driver_and_agent(run: Run) -> None:

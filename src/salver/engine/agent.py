@@ -214,8 +214,15 @@ class Agent:
             self._tasks.start(self._controller_died(exit_), name="controller died")
 
     async def _controller_died(self, exit_: Exit) -> None:
+        detail = f"\n{exit_.last_output}" if exit_.last_output else ""
+        if self._said_ready:
+            # Requests do not need it.
+            self.say(
+                f"The {exit_}. Requests are served on, but nothing is deployed, replaced or deleted from now on: "
+                f"start the run again when it suits you.{detail}"
+            )
+            return
         if self._driver is not None:
-            detail = f"\n{exit_.last_output}" if exit_.last_output else ""
             self._driver.tell(InstanceEnded(f"The {exit_}; the run ends.{detail}"))
         await self.end()
 

@@ -1,15 +1,38 @@
-"""A process's line to the controller: questions, and snapshots of topics."""
+"""A process's line to the controller: questions, and snapshots of topics.
+
+A line that is kept open is opened again as soon as a controller listens, and tells it what is subscribed to. What is known
+stays true meanwhile: requests do not need the controller.
+"""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from random import random
+from typing import Final
 
+from salver.lib.clock import Clock
 from salver.lib.tasks import Tasks
-from salver.schema.errors import ProtocolError
+from salver.schema.errors import Disconnected, ProtocolError
 from salver.schema.messages import Message, Snapshot, Subscribe, TopicValue, Unsubscribe
 from salver.transport.peer import Answer, Peer
 from salver.transport.sockets import Dial, dial
 
 OnValue = Callable[[TopicValue], None]
 OnAsk = Callable[[Message], Awaitable[Message]]
+
+FIRST_DELAY_S: Final = 0.05
+MAX_DELAY_S: Final = 2.0
+
+
+def redial_delay_s(attempt: int, chance: float) -> float:
+    """Return how long to wait before an attempt to open the line again.
+
+    It doubles from attempt to attempt, and is up to a half shorter by chance, so that not all processes come at once.
+
+    Args:
+        attempt: How many failed before it.
+        chance: From 0 to 1.
+    """
+    return float(min(FIRST_DELAY_S * 2 ** min(attempt, 16), MAX_DELAY_S)) * (1 - chance / 2)
 
 
 class ControllerLink:
@@ -35,6 +58,11 @@ class ControllerLink:
         self._answer = on_ask
         self._gone = on_gone
         self._dial = dial
+        self._tasks = tasks
+        self._clock: Clock | None = None
+        self._address = ""
+        self._redialling = False
+        self._closed = False
         self._subscribers: dict[str, list[OnValue]] = {}
         self._last: dict[str, Snapshot] = {}
 
@@ -44,11 +72,16 @@ class ControllerLink:
         Raises:
             Disconnected: No controller listens there.
         """
+        self._address = address
         await self._dial(address, self._peer)
         # Another controller counts its versions anew.
         self._last.clear()
         for topic in self._subscribers:
             self._peer.tell(Subscribe(topic))
+
+    def keep_open(self, clock: Clock) -> None:
+        """Open the line again whenever it breaks, until it is closed."""
+        self._clock = clock
 
     async def ask(self, message: Message, answer: type[Answer]) -> Answer:
         """Ask the controller; see `Peer.ask`."""
@@ -77,7 +110,8 @@ class ControllerLink:
             self._peer.tell(Unsubscribe(topic))
 
     def close(self) -> None:
-        """Close the line."""
+        """Close the line for good."""
+        self._closed = True
         self._gone = None
         self._peer.close()
 
@@ -105,3 +139,16 @@ class ControllerLink:
         """The controller is gone; what is known stays true until it is back; part of Office."""
         if self._gone is not None:
             self._gone()
+        if self._clock is not None and not self._closed and not self._redialling:
+            self._redialling = True
+            self._tasks.start(self._redial(self._clock), name="redial the controller")
+
+    async def _redial(self, clock: Clock) -> None:
+        attempt = 0
+        while not self._closed and not self._peer.connected:
+            await clock.sleep_until(clock.now() + redial_delay_s(attempt, random()))
+            attempt += 1
+            with suppress(Disconnected):
+                if not self._closed:
+                    await self.connect(self._address)
+        self._redialling = False

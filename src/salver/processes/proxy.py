@@ -13,6 +13,7 @@ from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tls import BadTlsFile
 from salver.proxy.server import ProxyServer
@@ -57,6 +58,7 @@ async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
         return Done()
 
     link = ControllerLink(role="proxy", name=context.name, tasks=tasks, on_ask=answer)
+    link.keep_open(MonotonicClock())
     await link.connect(payload.controller_address)
     routers = Routers(link, role="proxy", name=context.name, tasks=tasks)
     server = ProxyServer(link, routers, payload.http, asyncio.get_running_loop())

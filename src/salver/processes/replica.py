@@ -14,6 +14,7 @@ from salver.handle.link import ControllerLink
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
@@ -57,6 +58,7 @@ class _Replica:
             tasks=self._tasks,
             on_ask=self._answer_controller,
         )
+        link.keep_open(MonotonicClock())
         await link.connect(self._payload.controller_address)
         routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
         app_name = self._payload.replica.deployment_id.app_name

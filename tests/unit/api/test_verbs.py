@@ -226,9 +226,9 @@ def test_run_many_refuses_a_name_or_a_prefix_that_is_there_twice(drivers: Driver
 
 def test_run_many_refuses_what_is_no_target() -> None:
     with pytest.raises(TypeError, match="expects RunTarget objects, got Application"):
-        serve.run_many([Model.bind()])  # type: ignore[list-item]
+        serve.run_many([Model.bind()])
     with pytest.raises(TypeError, match="expects an `Application`"):
-        serve.run_many([serve.RunTarget(Model)])
+        serve.run_many([serve.RunTarget(Model)])  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="must start with a forward slash"):
         serve.run_many([serve.RunTarget(Model.bind(), route_prefix="a")])
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from salver.handle.link import ControllerLink
+from salver.handle.link import MAX_DELAY_S, ControllerLink, redial_delay_s
+from salver.lib.clock import ManualClock
 from salver.lib.tasks import Tasks
 from salver.schema.errors import (
     ProtocolError,
@@ -98,3 +99,99 @@ async def test_what_is_no_snapshot_ends_the_line() -> None:
     controller.peers[0].tell(GetStatus())
     await asyncio.wait_for(gone.wait(), timeout=5)
     assert isinstance(network.ends[0]._protocol._error, ProtocolError)
+
+
+@pytest.mark.parametrize(("attempt", "longest_s"), [(0, 0.05), (1, 0.1), (5, 1.6), (6, 2.0), (1000, 2.0)])
+def test_attempts_to_open_the_line_again_come_more_and_more_slowly(attempt: int, longest_s: float) -> None:
+    assert redial_delay_s(attempt, 0.0) == pytest.approx(longest_s)
+    assert redial_delay_s(attempt, 1.0) == pytest.approx(longest_s / 2)
+
+
+class Line:
+    """A line to a controller that may be away, on a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.network = MemoryNetwork()
+        self.clock = ManualClock()
+        self.gone: list[str] = []
+        self.failed: list[str] = []
+        self.tasks = Tasks(lambda name, error: self.failed.append(f"{name}: {error!r}"))
+        self.link = ControllerLink(
+            role="x",
+            name="x",
+            tasks=self.tasks,
+            on_gone=lambda: self.gone.append("gone"),
+            dial=self.network.dial,
+        )
+        self.link.keep_open(self.clock)
+
+    async def controller(self) -> Controller:
+        """Start a controller."""
+        controller = Controller(self.tasks)
+        self.listener = await self.network.listen("controller", controller.accept)
+        return controller
+
+    async def die(self) -> None:
+        """End the controller."""
+        self.listener.close()
+        self.network.ends[-1].cut()
+        await self.until(lambda: self.link._redialling)
+
+    async def until(self, condition: Any) -> None:
+        """Wait without time passing."""
+        await wait_until(condition, within_s=5, what="the line")
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, and all that happens then."""
+        self.clock.advance(seconds)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def test_a_broken_line_is_opened_again_when_the_controller_is_back_and_subscribes_again() -> None:
+    line = Line()
+    controller = await line.controller()
+    await line.link.connect("controller")
+    seen: list[Any] = []
+    line.link.subscribe("status", seen.append)
+    controller.publish("status", Status(ServeStatus()), version=9)
+    await line.until(lambda: seen)
+    await line.die()
+    for _ in range(20):
+        await line.pass_time(MAX_DELAY_S)
+    assert (line.gone, len(line.network.ends)) == (["gone"], 1)
+    with pytest.raises(SalverError, match="connection to controller is closed"):
+        await line.link.ask(GetStatus(), StatusReport)
+    line.link.subscribe("routes", seen.append)
+    back = await line.controller()
+    back.publish("status", Status(ServeStatus(target_capacity=1.0)), version=1)
+    await line.pass_time(MAX_DELAY_S)
+    await line.until(lambda: len(seen) == 2)
+    assert back.subscribed == ["status", "routes"]
+    assert await line.link.ask(GetStatus(), StatusReport) == StatusReport(ServeStatus())
+    await line.until(lambda: len(line.tasks) == 0)
+    assert line.failed == []
+
+
+async def test_a_line_that_breaks_twice_is_opened_twice() -> None:
+    line = Line()
+    await line.controller()
+    await line.link.connect("controller")
+    for number in range(2):
+        await line.die()
+        await line.controller()
+        await line.pass_time(MAX_DELAY_S)
+        await line.until(lambda: line.link._peer.connected)
+        assert len(line.network.ends) == number + 2
+
+
+async def test_a_closed_line_stays_closed() -> None:
+    line = Line()
+    await line.controller()
+    await line.link.connect("controller")
+    await line.die()
+    line.link.close()
+    await line.controller()
+    await line.pass_time(MAX_DELAY_S)
+    await line.until(lambda: len(line.tasks) == 0)
+    assert len(line.network.ends) == 1
