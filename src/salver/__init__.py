@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salver.api.application import Application
+    from salver.api.connection import Connection, connect
     from salver.api.deployment import Deployment, deployment
     from salver.api.run_target import RunTarget
     from salver.api.verbs import (
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Application",
+    "Connection",
     "Deployment",
     "DeploymentHandle",
     "DeploymentResponse",
@@ -47,6 +49,7 @@ __all__ = [
     "ReplicaContext",
     "RunTarget",
     "__version__",
+    "connect",
     "delete",
     "deployment",
     "get_app_handle",
@@ -63,6 +66,8 @@ __all__ = [
 
 _HOMES = {
     "Application": "salver.api.application",
+    "Connection": "salver.api.connection",
+    "connect": "salver.api.connection",
     "Deployment": "salver.api.deployment",
     "deployment": "salver.api.deployment",
     **dict.fromkeys(

@@ -10,8 +10,9 @@ import msgspec
 
 from salver.api.application import Application, parts_of
 from salver.api.build import build
+from salver.api.client import url_of
 from salver.api.driver import Driver, ensure_driver, find_driver, stop_driver
-from salver.api.instance import Declared, declared, url_of
+from salver.api.instance import Declared, declared
 from salver.api.run_target import RunTarget, checked
 from salver.handle import DeploymentHandle
 from salver.handle.link import ControllerLink
@@ -69,7 +70,7 @@ def start(
     driver = find_driver()
     if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
-        if http_options is not None:
+        if http_options is not None and driver.instance.http is not None:
             _warn_of_differences(driver.instance.http, options)
     elif find_session() is None:
         _start(options, own_machine)
@@ -165,7 +166,10 @@ def status() -> ServeStatus:
 
 
 def shutdown() -> None:
-    """Drain and remove every application and end the instance; does nothing where nothing runs."""
+    """Drain and remove every application and end the instance; does nothing where nothing runs.
+
+    A process that is only connected to an instance leaves it, and it goes on.
+    """
     if find_driver() is None:
         logger.info("Nothing to shut down: no Serve instance runs here.")
     stop_driver()

@@ -1,7 +1,7 @@
 """A process's line to the controller: questions, and snapshots of topics.
 
-A line that is kept open is opened again as soon as a controller listens, and tells it what is subscribed to. What is known
-stays true meanwhile: requests do not need the controller.
+A line that is kept open is opened again as soon as a controller listens, and tells it what is subscribed to. What is
+known stays true meanwhile: requests do not need the controller.
 """
 
 from collections.abc import Awaitable, Callable

@@ -9,7 +9,8 @@ import pytest
 
 import salver as serve
 from salver.api import verbs
-from salver.api.instance import Declared, declared, url_of
+from salver.api.client import url_of
+from salver.api.instance import Declared, declared
 from salver.handle import DeploymentHandle
 from salver.lib.loading import set_loading
 from salver.runtime.context import ReplicaContext, set_replica_context
