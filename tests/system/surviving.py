@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from typing import Any
 
 import salver as serve
@@ -77,5 +78,5 @@ class Broken:
 
 @serve.deployment
 class Stuck:
-    async def __init__(self) -> None:
-        await asyncio.Event().wait()
+    def __init__(self) -> None:
+        threading.Event().wait()

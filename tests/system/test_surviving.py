@@ -87,7 +87,8 @@ def test_a_handle_survives_killed_replicas_and_only_running_calls_fail() -> None
             os.kill(next(each for each in pids if isinstance(each, int)), signal.SIGKILL)
     assert len(traffic.failures) <= 3
     assert all(isinstance(each, ReplicaDiedError) for each in traffic.failures)
-    assert handle.get.remote().result(timeout_s=30) == 1
+    answers = lambda: handle.broadcast("get").results(timeout_s=30, return_exceptions=True)  # noqa: E731
+    wait_until_sync(lambda: answers() == [1, 1], within_s=30, what="two replicas")
 
 
 def _controller() -> psutil.Process:
