@@ -87,7 +87,10 @@ def test_a_handle_survives_killed_replicas_and_only_running_calls_fail() -> None
             os.kill(next(each for each in pids if isinstance(each, int)), signal.SIGKILL)
     assert len(traffic.failures) <= 3
     assert all(isinstance(each, ReplicaDiedError) for each in traffic.failures)
-    answers = lambda: handle.broadcast("get").results(timeout_s=30, return_exceptions=True)  # noqa: E731
+
+    def answers() -> list[Any]:
+        return handle.broadcast("get").results(timeout_s=30, return_exceptions=True)
+
     wait_until_sync(lambda: answers() == [1, 1], within_s=30, what="two replicas")
 
 
