@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salver.api.application import Application
+    from salver.api.connection import Connection, connect
     from salver.api.deployment import Deployment, deployment
+    from salver.api.run_target import RunTarget
     from salver.api.verbs import (
         delete,
         get_app_handle,
         get_deployment_handle,
         run,
+        run_many,
         shutdown,
         shutdown_async,
         start,
@@ -40,14 +43,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Application",
+    "Connection",
     "Deployment",
     "DeploymentHandle",
     "DeploymentResponse",
     "HTTPOptions",
     "ProxyLocation",
     "ReplicaContext",
+    "RunTarget",
     "__version__",
     "batch",
+    "connect",
     "delete",
     "deployment",
     "get_app_handle",
@@ -58,6 +64,7 @@ __all__ = [
     "ingress",
     "multiplexed",
     "run",
+    "run_many",
     "shutdown",
     "shutdown_async",
     "start",
@@ -66,11 +73,13 @@ __all__ = [
 
 _HOMES = {
     "Application": "salver.api.application",
+    "Connection": "salver.api.connection",
+    "connect": "salver.api.connection",
     "Deployment": "salver.api.deployment",
     "deployment": "salver.api.deployment",
     **dict.fromkeys(
         (
-            *("delete", "get_app_handle", "get_deployment_handle", "run"),
+            *("delete", "get_app_handle", "get_deployment_handle", "run", "run_many"),
             *("shutdown", "shutdown_async", "start", "status"),
         ),
         "salver.api.verbs",
@@ -78,6 +87,7 @@ _HOMES = {
     "DeploymentHandle": "salver.handle",
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
+    "RunTarget": "salver.api.run_target",
     "get_replica_context": "salver.runtime.context",
     "batch": "salver.runtime.batching",
     "get_multiplexed_model_id": "salver.runtime.multiplexing",

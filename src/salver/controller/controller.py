@@ -152,7 +152,7 @@ class Controller:
     async def _obey(self, message: Message) -> None:
         match message:
             case Deploy():
-                await self._deploy(message.application)
+                await self._deploy(message.application, *message.others)
             case BuildAndDeploy():
                 await self._build(message)
             case Delete():
@@ -162,13 +162,22 @@ class Controller:
             case _:
                 raise ProtocolError(f"a controller does not answer {type(message).__name__}")
 
-    async def _deploy(self, spec: ApplicationSpec) -> None:
-        turn = self._take_turn(spec.name)
-        await self._check_resources(spec)
-        if self._turns[spec.name] != turn:
-            raise SalverError(f"Application '{spec.name}' was deployed anew or deleted while it was being deployed.")
-        self._builds.abandon(spec.name)
-        await self._want(spec)
+    async def _deploy(self, *specs: ApplicationSpec) -> None:
+        turns = {spec.name: self._take_turn(spec.name) for spec in specs}
+        await self._check_resources(*specs)
+        # All are looked at before any is wanted.
+        for spec in specs:
+            if self._turns[spec.name] != turns[spec.name]:
+                raise SalverError(
+                    f"Application '{spec.name}' was deployed anew or deleted while it was being deployed."
+                )
+            self._desired.check_prefix(spec.name, spec.route_prefix)
+        replaced = []
+        for spec in specs:
+            self._builds.abandon(spec.name)
+            replaced.append(self._want(spec))
+        for old in replaced:
+            await self._release(old)
 
     async def _build(self, order: BuildAndDeploy) -> None:
         if not order.name:
@@ -192,7 +201,7 @@ class Controller:
                 raise BuildFailed(message.reason)
             await self._check_resources(message.application)
             if self._builds.stands(process):
-                await self._want(message.application)
+                await self._release(self._want(message.application))
         except SalverError as error:
             if self._builds.stands(process):
                 self.build_failed(message.name, str(error))
@@ -229,7 +238,8 @@ class Controller:
         turn = self._turns[name] = self._turns.get(name, 0) + 1
         return turn
 
-    async def _want(self, spec: ApplicationSpec) -> None:
+    def _want(self, spec: ApplicationSpec) -> ApplicationSpec | None:
+        """Make an application the wish; return the one that it replaces."""
         old = self._desired.applications.get(spec.name)
         touched = self._desired.deploy(spec, wall_time_s())
         self._checkpoint.save(self._desired.applications[spec.name])
@@ -237,8 +247,7 @@ class Controller:
         self._publisher.build_over(spec.name)
         for warning in spec.warnings:
             logger.warning("%s: %s", spec.name, warning)
-        if old is not None:
-            await self._release(old.spec)
+        return None if old is None else old.spec
 
     def _wish_changed(self, touched: set[DeploymentID]) -> None:
         self._publisher.wish_changed(touched)
@@ -250,11 +259,13 @@ class Controller:
         """Say whether a deployment is still there although nobody wants it."""
         return deployment in self._plane.observed.deployments and self._desired.wish_for(deployment) is None
 
-    async def _check_resources(self, spec: ApplicationSpec) -> None:
+    async def _check_resources(self, *specs: ApplicationSpec) -> None:
         if self._engine.grows:
             return
         wishes = [
-            Wish(spec.deployment_id(each.name), each, spec, each.options.initial_replicas) for each in spec.deployments
+            Wish(spec.deployment_id(each.name), each, spec, each.options.initial_replicas)
+            for spec in specs
+            for each in spec.deployments
         ]
         short = shortage(wishes, await self._engine.nodes(), strict_cpus=self._strict_cpus)
         if short is not None:
@@ -269,8 +280,10 @@ class Controller:
                 variants.append(variant)
         return variants
 
-    async def _release(self, spec: ApplicationSpec) -> None:
+    async def _release(self, spec: ApplicationSpec | None) -> None:
         """Let the zygotes of an application go that no other application shares."""
+        if spec is None:
+            return
         kept = [_preload(wish) for wish in self._desired.wishes()]
         for deployment in spec.deployments:
             preload = preload_for(spec.preload, deployment.options.ray_actor_options)

@@ -210,6 +210,7 @@ def _replicas(wish: Wish | None, view: View) -> Replicas:
         max_queued_requests=options.max_queued_requests,
         backpressure_status=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
+        request_priorities=options.request_priorities,
         unavailable="it failed to deploy" if gave_up(wish, view) else None,
     )
 

@@ -6,13 +6,14 @@ is an event: an answer of ours, a ROOM frame, a new replica. The time matters on
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from salver.handle.channel import Channel
 from salver.handle.multiplex_affinity import ModelAffinity
 from salver.handle.outgoing import Outgoing
 from salver.handle.retry_budget import RetryBudget
+from salver.handle.waiting import WaitingByPriority
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import ReplicaEntry, Replicas
@@ -45,7 +46,7 @@ class Router:
         self._random = random.random
         self._channels: dict[ReplicaID, Channel] = {}
         self._choices: list[Channel] = []
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: deque[Outgoing] | WaitingByPriority = deque()
         self._num_waiting = 0
         self._num_routed = 0
         self._affinity: ModelAffinity[Channel] = ModelAffinity(self._random)
@@ -78,7 +79,7 @@ class Router:
         elif not self._choices and state.unavailable is not None:
             _refuse(outgoing, DeploymentUnavailableError(self.deployment, state.unavailable))
         elif 0 <= state.max_queued_requests <= self._num_waiting:
-            _refuse(outgoing, self._backpressure(state))
+            self._refuse_one(outgoing, state)
         else:
             self._waiting.append(outgoing)
             self._num_waiting += 1
@@ -94,11 +95,13 @@ class Router:
         # It stays in the queue and is skipped there: searching for it would cost what the queue is long.
         self._num_waiting -= 1
         if len(self._waiting) > 2 * self._num_waiting + _FEW:
-            self._waiting = deque(each for each in self._waiting if not each.abandoned)
+            self._keep_waiting(each for each in self._waiting if not each.abandoned)
 
     def update(self, replicas: Replicas) -> None:
         """Take a new snapshot of the deployment's replicas."""
         first, self._set = self._set is None, replicas
+        if replicas.request_priorities != isinstance(self._waiting, WaitingByPriority):
+            self._keep_waiting(sorted(self._waiting, key=lambda each: each.order))
         entries = {entry.replica: entry for entry in replicas.replicas}
         for replica in [each for each in self._channels if each not in entries]:
             channel = self._channels.pop(replica)
@@ -220,6 +223,10 @@ class Router:
     def _swap_for(self, channel: Channel, oldest: Outgoing) -> Outgoing:
         """Return who goes to a channel in place of the oldest, who stays the oldest then."""
         waiting = self._waiting
+        if isinstance(waiting, WaitingByPriority):
+            # Who is more urgent goes first, whatever the replica holds.
+            self._affinity.sent(channel, oldest.hints.multiplexed_model_id)
+            return oldest
         waiting.appendleft(oldest)
         index = self._affinity.pick(channel, waiting)
         outgoing = waiting[index]
@@ -247,10 +254,13 @@ class Router:
         if not self._choices and reason is not None:
             _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
             return
+        self._num_waiting += 1
         waiting = self._waiting
+        if isinstance(waiting, WaitingByPriority):
+            waiting.append(outgoing)
+            return
         place = next((index for index, each in enumerate(waiting) if each.order > outgoing.order), len(waiting))
         waiting.insert(place, outgoing)
-        self._num_waiting += 1
 
     def _pump(self) -> None:
         while self._num_waiting and (channel := self._choose()) is not None:
@@ -269,10 +279,22 @@ class Router:
         if state.max_queued_requests < 0 or len(waiting) <= state.max_queued_requests:
             return
         excess = waiting[state.max_queued_requests :]
-        self._waiting = deque(waiting[: state.max_queued_requests])
+        self._keep_waiting(waiting[: state.max_queued_requests])
         self._num_waiting = len(self._waiting)
         for outgoing in excess:
             _refuse(outgoing, self._backpressure(state))
+
+    def _refuse_one(self, outgoing: Outgoing, state: Replicas) -> None:
+        """Refuse a newcomer, or one that waits and is less urgent."""
+        waiting = self._waiting
+        displaced = waiting.displaced_by(outgoing) if isinstance(waiting, WaitingByPriority) else None
+        if displaced is not None:
+            waiting.append(outgoing)
+        _refuse(displaced or outgoing, self._backpressure(state))
+
+    def _keep_waiting(self, waiting: Iterable[Outgoing]) -> None:
+        by_priority = self._set is not None and self._set.request_priorities
+        self._waiting = WaitingByPriority(waiting, self._now) if by_priority else deque(waiting)
 
     def _backpressure(self, state: Replicas) -> BackPressureError:
         return BackPressureError(

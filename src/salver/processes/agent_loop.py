@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import msgspec
 from salver.engine.agent import CONTROLLER, Agent
 from salver.engine.base import ProcessSpec
 from salver.engine.hardware import detect
-from salver.engine.instances import socket_path
+from salver.engine.instances import describe, socket_path
 from salver.engine.midwife import Midwife, Place
 from salver.engine.node import Node
 from salver.engine.nursery import Nursery
 from salver.engine.resources import Ledger
-from salver.lib.tasks import Tasks
+from salver.lib.tasks import Tasks, complain
 from salver.processes.listening import NOBODY, open_listeners
 from salver.schema.errors import SalverError
 from salver.schema.messages import AgentFailed, AgentOptions, AgentReady
@@ -35,7 +34,7 @@ class AgentProcess:
     def __init__(self, options: AgentOptions, driver_line: socket.socket) -> None:
         self._options = options
         self._driver_line = driver_line
-        self._tasks = Tasks(on_error=_report)
+        self._tasks = Tasks(on_error=complain)
         self._listeners = NOBODY
         self._agent = Agent(
             session_id=os.getsid(0),
@@ -138,9 +137,7 @@ class AgentProcess:
 
     def _ready(self) -> AgentReady:
         host, port = self._listeners.address or (None, None)
+        url = None if host is None or port is None else self._options.http.url_at(host, port)
+        describe(Path(self._options.instance_dir), os.getpid(), os.getppid(), url)
         address = unix_address(socket_path(self._options.instance_dir, CONTROLLER))
         return AgentReady(address, host, port, os.getpid())
-
-
-def _report(name: str, error: BaseException) -> None:
-    sys.excepthook(type(error), error, error.__traceback__)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from salver.handle.outgoing import NO_HINTS
 from salver.proxy.limits import MAX_REQUEST_ID_SIZE_BYTES
+from salver.schema.urgency import urgency_of
 
 if TYPE_CHECKING:
     from salver.schema.outcomes import Outcome
@@ -106,6 +107,12 @@ def _note_session_id(request: Request, value: bytes) -> None:
     request.hints = request.hints._replace(session_id=value.strip().decode("latin-1"))
 
 
+def _note_urgency(request: Request, value: bytes) -> None:
+    urgency = urgency_of(value)
+    if urgency is not None:
+        request.hints = request.hints._replace(urgency=urgency)
+
+
 NOTES: dict[bytes, Note] = {
     b"x-request-id": _note_request_id,
     b"x-request-timeout-seconds": _note_timeout,
@@ -113,5 +120,6 @@ NOTES: dict[bytes, Note] = {
     # Users write these either way.
     **dict.fromkeys((b"serve_multiplexed_model_id", b"serve-multiplexed-model-id"), _note_model_id),
     **dict.fromkeys((b"x-session-id", b"x_session_id"), _note_session_id),
+    b"priority": _note_urgency,
 }
 """What to do with a header, by its name in lower case."""

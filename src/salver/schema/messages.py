@@ -45,9 +45,14 @@ class Snapshot(Message, frozen=True):
 
 
 class Deploy(Message, frozen=True):
-    """Make this application the wish; answered when the wish is saved, long before it is fulfilled."""
+    """Make this application the wish; answered when the wish is saved, long before it is fulfilled.
+
+    Attributes:
+        others: Wanted together with it, or none of them.
+    """
 
     application: ApplicationSpec
+    others: tuple[ApplicationSpec, ...] = ()
 
 
 class BuildAndDeploy(Message, frozen=True, kw_only=True):
@@ -256,6 +261,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     """Value of a deployment's replicas topic.
 
     Attributes:
+        request_priorities: Waiting requests are served by priority.
         unavailable: Why callers should not wait while `replicas` is empty; None while waiting makes sense.
     """
 
@@ -263,6 +269,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     max_queued_requests: int = -1
     backpressure_status: int = 503
     backpressure_retry_after_s: float | None = None
+    request_priorities: bool = False
     unavailable: str | None = None
 
 
