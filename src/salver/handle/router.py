@@ -64,7 +64,7 @@ class Router:
     def route(self, outgoing: Outgoing) -> None:
         """Give a request to a replica now, or to the next one that has room."""
         self._num_routed = outgoing.order = self._num_routed + 1
-        if not self._num_waiting and (channel := self._choose()) is not None:
+        if not self._num_waiting and (channel := self._choose(outgoing)) is not None:
             channel.send(outgoing)
             return
         state = self._set
@@ -124,12 +124,12 @@ class Router:
 
     def on_freed(self, channel: Channel) -> None:
         """Give the freed place to the oldest waiting request; part of ChannelOwner."""
-        if self._num_waiting and channel.has_room and (outgoing := self._next_waiting()) is not None:
+        if self._num_waiting and channel.has_room and (outgoing := self._next_waiting(channel)) is not None:
             channel.send(outgoing)
 
     def on_room(self, channel: Channel) -> None:
         """Use a held slot, or pass it on; part of ChannelOwner."""
-        outgoing = self._next_waiting() if channel.limit else None
+        outgoing = self._next_waiting(channel) if channel.limit else None
         if outgoing is None:
             channel.pass_on()
         else:
@@ -146,7 +146,7 @@ class Router:
 
     def on_returned(self, outgoing: Outgoing) -> None:
         """Send a request elsewhere, before all that came later; part of ChannelOwner."""
-        channel = self._choose()
+        channel = self._choose(outgoing)
         if channel is None or outgoing.abandoned:
             self._wait_again(outgoing)
         else:
@@ -163,7 +163,8 @@ class Router:
             self._choices = list(self._channels.values())
         self._seek_room()
 
-    def _choose(self) -> Channel | None:
+    def _choose(self, outgoing: Outgoing) -> Channel | None:
+        """Return who should have a request now; None only while every replica is full."""
         choices = self._choices
         size = len(choices)
         if size == 1:
@@ -187,13 +188,19 @@ class Router:
             default=None,
         )
 
-    def _next_waiting(self) -> Outgoing | None:
-        while self._waiting:
-            outgoing = self._waiting.popleft()
-            if not outgoing.abandoned:
-                self._num_waiting -= 1
-                return outgoing
-        return None
+    def _oldest_waiting(self) -> Outgoing | None:
+        waiting = self._waiting
+        while waiting and waiting[0].abandoned:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def _next_waiting(self, channel: Channel) -> Outgoing | None:
+        """Take the request out of the queue that a replica with room should have."""
+        outgoing = self._oldest_waiting()
+        if outgoing is not None:
+            self._waiting.popleft()
+            self._num_waiting -= 1
+        return outgoing
 
     def _seek_room(self) -> None:
         """Ask one more replica for room, if requests wait and one may have it.
@@ -201,10 +208,12 @@ class Router:
         The requests stay here meanwhile, so that whoever calls back first gets one. Were they sent from one full
         replica to the next, two callers could hold for ever the slots that each other's requests are refused for.
         """
-        if self._num_waiting and (channel := self._choose()) is not None and not channel.ask_for_room():
-            outgoing = self._next_waiting()
-            if outgoing is not None:
-                channel.send(outgoing)
+        outgoing = self._oldest_waiting()
+        if outgoing is None:
+            return
+        channel = self._choose(outgoing)
+        if channel is not None and not channel.ask_for_room():
+            self._send_waiting(outgoing, channel)
 
     def _wait_again(self, outgoing: Outgoing) -> None:
         outgoing.channel = None
@@ -220,15 +229,22 @@ class Router:
         self._num_waiting += 1
 
     def _pump(self) -> None:
-        while self._num_waiting and (channel := self._choose()) is not None:
-            outgoing = self._next_waiting()
-            if outgoing is None:
+        while (outgoing := self._oldest_waiting()) is not None:
+            channel = self._choose(outgoing)
+            if channel is None:
                 return
-            channel.send(outgoing)
+            self._send_waiting(outgoing, channel)
+
+    def _send_waiting(self, outgoing: Outgoing, channel: Channel) -> None:
+        self._waiting.remove(outgoing)
+        self._num_waiting -= 1
+        channel.send(outgoing)
 
     def _refuse_waiting(self, reason: str) -> None:
-        while (outgoing := self._next_waiting()) is not None:
-            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+        waiting, self._waiting, self._num_waiting = self._waiting, deque(), 0
+        for outgoing in waiting:
+            if not outgoing.abandoned:
+                _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
 
     def _refuse_excess(self, state: Replicas) -> None:
         """Refuse the youngest of those that came before the limit of the queue was known."""
