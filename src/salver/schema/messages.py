@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from salver.schema.application import ApplicationSpec, Preload
+from salver.schema.application import ApplicationSpec, Preload, RouterSpec
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.status import ServeStatus
@@ -178,12 +178,20 @@ class Routes(msgspec.Struct, frozen=True, tag="routes"):
 
 
 class ReplicaEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A replica that takes requests."""
+    """A replica that takes requests.
+
+    Attributes:
+        availability_zone: Of its node; "" where that is not known.
+    """
 
     replica: ReplicaID
     address: str
     node_id: str
     max_ongoing_requests: int
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: dict[str, float] = {}
+    metadata: dict[str, Any] = {}
+    availability_zone: str = ""
 
 
 class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
@@ -191,6 +199,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
 
     Attributes:
         unavailable: Why callers should not wait while `replicas` is empty; None while waiting makes sense.
+        router: How callers choose among them; None for two choices.
     """
 
     replicas: tuple[ReplicaEntry, ...] = ()
@@ -198,6 +207,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     backpressure_status: int = 503
     backpressure_retry_after_s: float | None = None
     unavailable: str | None = None
+    router: RouterSpec | None = None
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
