@@ -183,10 +183,12 @@ class Router:
         if self._channels.get(channel.entry.replica) is channel:
             del self._channels[channel.entry.replica]
             self._choices = list(self._channels.values())
-        if self._custom is not None:
-            self._custom.lost(channel, self._choices)
-        elif self._policy is not None:
-            self._policy.changed(self._choices)
+            if self._custom is not None:
+                self._custom.lost(channel, self._choices)
+            elif self._policy is not None:
+                self._policy.changed(self._choices)
+        elif self._custom is not None:
+            self._custom.freed(channel)
         self._seek_room()
 
     # Queue of CustomRouting
@@ -204,14 +206,12 @@ class Router:
         if self._set is not None:
             self._refuse_excess(self._set)
 
-    def drop_custom(self, spec: RouterSpec) -> None:
-        """Do without the router that the user wrote: it cannot be run here."""
-        if self._set is not None and self._set.router is spec:
-            self._stop_custom()
-            self._policy = policy_for(TWO_CHOICES, {}, self._place, self._set.replicas)
-            if self._policy is not None:
-                self._policy.changed(self._choices)
-            self._pump()
+    def drop_custom(self) -> None:
+        """Do without the router that the user wrote: it cannot be run here; part of Queue."""
+        self._stop_custom()
+        if self._set is not None:
+            self._take_policy(self._set, self._set)
+        self._pump()
 
     def _choose(self, outgoing: Outgoing) -> Channel | None:
         """Return who should have a request now; None only while every replica that it may go to is full."""
@@ -239,17 +239,17 @@ class Router:
     def _take_policy(self, former: Replicas | None, replicas: Replicas) -> None:
         """Choose as the snapshot says; a policy that is still the same keeps what it knows."""
         spec = replicas.router
-        if former is None or spec != former.router:
+        is_new = former is None or spec != former.router
+        if is_new:
             self._stop_custom()
             self._policy = None
-        if spec is not None and spec.code is not None:
-            if self._run_custom is not None and (former is None or spec != former.router):
-                self._policy = self._custom = self._run_custom(spec, self)
-                for each in self._waiting:
-                    if not each.abandoned:
-                        self._custom.consider(each)
+        if is_new and spec is not None and spec.code is not None and self._run_custom is not None:
+            self._policy = self._custom = self._run_custom(spec, self)
+            for each in self._waiting:
+                if not each.abandoned:
+                    self._custom.consider(each)
         elif self._policy is None or isinstance(self._policy, Locality):
-            name, kwargs = (TWO_CHOICES, {}) if spec is None else (spec.policy, spec.kwargs)
+            name, kwargs = (spec.policy, spec.kwargs) if spec is not None and spec.policy else (TWO_CHOICES, {})
             self._policy = policy_for(name, kwargs, self._place, replicas.replicas)
         if self._policy is not None:
             self._policy.changed(self._choices)

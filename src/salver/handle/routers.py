@@ -72,8 +72,10 @@ class Routers:
 
     def _run_custom(self, spec: RouterSpec, router: Router) -> CustomRouting:
         caller = Caller(router.deployment, self._place, lambda: router.num_waiting)
-        chooser = UserRouter(spec, caller, asyncio.get_running_loop(), lambda: router.drop_custom(spec))
-        return CustomRouting(chooser, router, self.tasks)
+        chooser = UserRouter(spec, caller, asyncio.get_running_loop())
+        custom = CustomRouting(chooser, router, self.tasks)
+        chooser.start(on_failed=custom.failed)
+        return custom
 
 
 def _update(router: Router, value: TopicValue) -> None:

@@ -55,6 +55,9 @@ class Queue(Protocol):
     def considered(self) -> None:
         """A request was thought about and waits: there may be too many now."""
 
+    def drop_custom(self) -> None:
+        """Choose without the user's code."""
+
 
 class _Ticket:
     """A request and what user code said of it.
@@ -90,6 +93,7 @@ class CustomRouting(Policy):
         self._chooser = chooser
         self._queue = queue
         self._tasks = tasks
+        self._closed = False
         self._tickets: dict[Outgoing, _Ticket] = {}
         self._new: set[Outgoing] = set()
         self._sent: dict[Channel, list[_Ticket]] = {}
@@ -156,6 +160,8 @@ class CustomRouting(Policy):
             self._is_over(ticket, channel)
             self._chooser.hook("decrement_queue_len_cache", channel.entry.replica)
             self._chooser.hook("on_new_queue_len_info", channel.entry.replica, load_of(channel))
+        if not sent:
+            self._sent.pop(channel, None)
 
     def lost(self, channel: "Channel", channels: "Sequence[Channel]") -> None:
         """A connection broke; those of its requests that may be repeated will wait again."""
@@ -165,8 +171,14 @@ class CustomRouting(Policy):
         self._chooser.hook("on_replica_actor_unavailable", channel.entry.replica)
         self._take(channels)
 
+    def failed(self) -> None:
+        """User code cannot be run here."""
+        if not self._closed:
+            self._queue.drop_custom()
+
     def close(self) -> None:
         """Ask user code nothing any more."""
+        self._closed = True
         self._tickets.clear()
         self._new.clear()
         self._agenda.clear()

@@ -41,16 +41,13 @@ class UserRouter:
     Args:
         spec: The class and its arguments.
         loop: The caller's own.
-        on_failed: Called in the caller's loop when there will be no router: its class cannot be loaded or made.
     """
 
-    def __init__(
-        self, spec: RouterSpec, caller: Caller, loop: asyncio.AbstractEventLoop, on_failed: Callable[[], None]
-    ) -> None:
+    def __init__(self, spec: RouterSpec, caller: Caller, loop: asyncio.AbstractEventLoop) -> None:
         self._spec = spec
         self._caller = caller
         self._callers_loop = loop
-        self._on_failed = on_failed
+        self._on_failed: Callable[[], None]
         self._router: RequestRouter | None = None
         self._hooks: frozenset[str] = frozenset()
         self._replicas: Mapping[ReplicaID, RunningReplica] = {}
@@ -61,7 +58,15 @@ class UserRouter:
         self._most_tasks = MAX_NUM_ROUTING_TASKS
         self._loop = asyncio.new_event_loop()
         self._ready = asyncio.Event()
-        threading.Thread(target=self._run, name=f"router of {caller.deployment.path}", daemon=True).start()
+
+    def start(self, on_failed: Callable[[], None]) -> None:
+        """Begin to make the router.
+
+        Args:
+            on_failed: Called in the caller's loop when there will be none: its class cannot be loaded or made.
+        """
+        self._on_failed = on_failed
+        threading.Thread(target=self._run, name=f"router of {self._caller.deployment.path}", daemon=True).start()
 
     # Chooser
 
