@@ -13,7 +13,7 @@ import msgspec
 from salver.api.application import Application, parts_of
 from salver.api.deployment import Deployment
 from salver.handle import DeploymentHandle
-from salver.lib.preloaded import digest_of
+from salver.lib.preloaded import digest_of, keep
 from salver.runtime.ingress import NotPicklable, ingress_of
 from salver.schema.application import (
     ApplicationSpec,
@@ -28,17 +28,23 @@ from salver.schema.options import Options
 
 
 def build(
-    target: Application, *, name: str, route_prefix: str | None, preload: Preload | None = None
+    target: Application,
+    *,
+    name: str,
+    route_prefix: str | None,
+    preload: Preload | None = None,
+    in_this_process: bool = False,
 ) -> ApplicationSpec:
     """Return everything the controller needs to run an application.
 
     Args:
         preload: What its replicas have in memory first; by default this process's path and the modules in use.
+        in_this_process: Its replicas run here, so code needs no pickling.
 
     Raises:
         BuildFailed: The graph has a cycle, or an argument cannot be pickled.
     """
-    builder = _Builder(name)
+    builder = _Builder(name, in_this_process=in_this_process)
     ingress = builder.add(target).deployment_name
     return ApplicationSpec(
         name=name,
@@ -82,7 +88,7 @@ def checked_route_prefix(route_prefix: object) -> str | None:
 
 
 class _Builder:
-    def __init__(self, app_name: str) -> None:
+    def __init__(self, app_name: str, *, in_this_process: bool) -> None:
         self.specs: dict[str, DeploymentSpec] = {}
         self.warnings: list[str] = []
         self._app_name = app_name
@@ -91,6 +97,7 @@ class _Builder:
         self._modules: dict[str, None] = {}
         self._blobs: dict[str, bytes] = {}
         self._ingress: str | None = None
+        self._in_this_process = in_this_process
 
     def add(self, application: Application) -> DeploymentHandle[Any]:
         """Add an application and all it is bound to; return the handle that stands for it."""
@@ -195,6 +202,10 @@ class _Builder:
         if path is not None:
             self._modules[path.module] = None
             return path
+        if self._in_this_process:
+            name = keep(code)
+            self._blobs[name] = b""
+            return PickledCode(name)
         blob = _pickled_code(deployment.name, code)
         digest = digest_of(blob)
         self._blobs[digest] = blob

@@ -4,41 +4,44 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import importlib
 import os
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
 
-from salver.api.instance import Declared, Instance, Report
+from salver.api.controlled import Controlled
+from salver.api.instance import Declared, Instance, OnReport, Report
 from salver.handle.session import set_session
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import InstanceEnded, Notice, Output
 
 T = TypeVar("T")
+Launch = Callable[[HTTPOptions, OnReport, Declared], Awaitable[Controlled]]
 
 
 class Driver:
-    """Runs an `Instance` on a background thread, for callers that block."""
+    """Runs an instance on a background thread, for callers that block."""
 
-    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    def __init__(self, instance: Controlled, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
         self.instance = instance
         self._loop = loop
         self._thread = thread
         self._pid = os.getpid()
 
     @classmethod
-    def launch(cls, http: HTTPOptions, machine: Declared) -> "Driver":
-        """Start an instance; see `Instance.launch`."""
+    def launch(cls, http: HTTPOptions, machine: Declared, launch: Launch | None = None) -> "Driver":
+        """Start an instance, of processes unless another way to launch one is given; see `Instance.launch`."""
         loop = uvloop.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="salver", daemon=True)
         thread.start()
-        made: list[Instance] = []
+        made: list[Controlled] = []
 
         async def launch_instance() -> None:
-            made.append(await Instance.launch(http, print_report, machine))
+            made.append(await (launch or Instance.launch)(http, print_report, machine))
 
         launching = asyncio.run_coroutine_threadsafe(launch_instance(), loop)
         try:
@@ -89,7 +92,7 @@ def _wait(future: concurrent.futures.Future[T]) -> T:
         raise
 
 
-async def _undo(made: list[Instance]) -> None:
+async def _undo(made: list[Controlled]) -> None:
     """Return when nothing is left of an instance that Ctrl-C came for while it was started, or just after."""
     for each in made:
         await each.stop(drain=False)
@@ -103,6 +106,15 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.close()
 
 
+def local_launch() -> Launch:
+    """Return what launches an instance inside this process.
+
+    By name, as processes are started: it puts together what this room may not know.
+    """
+    launch: Launch = importlib.import_module("salver.testing.instance").launch
+    return launch
+
+
 class _Current:
     driver: Driver | None = None
 
@@ -113,13 +125,13 @@ def find_driver() -> Driver | None:
     return driver if driver is not None and driver.alive else None
 
 
-def ensure_driver(http: HTTPOptions, machine: Declared) -> Driver:
-    """Return this process's driver, starting an instance where none runs."""
+def ensure_driver(http: HTTPOptions, machine: Declared, launch: Launch | None = None) -> Driver:
+    """Return this process's driver, starting an instance where none runs; see `Driver.launch`."""
     driver = find_driver()
     if driver is None:
         if _Current.driver is None:
             atexit.register(stop_driver)
-        driver = _Current.driver = Driver.launch(http, machine)
+        driver = _Current.driver = Driver.launch(http, machine, launch)
     return driver
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from salver.api.application import Application, parts_of
 from salver.api.build import build, checked_app_name, checked_route_prefix
-from salver.api.driver import Driver, ensure_driver, find_driver, stop_driver
+from salver.api.driver import Driver, ensure_driver, find_driver, local_launch, stop_driver
 from salver.api.instance import Declared, declared, url_of
 from salver.handle import DeploymentHandle
 from salver.handle.link import ControllerLink
@@ -29,6 +29,7 @@ from salver.schema.settings import read_settings
 from salver.schema.status import ServeStatus
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.peer import Answer
+from salver.transport.sockets import Dial
 
 T = TypeVar("T")
 logger = logging.getLogger(LOGGER_NAME)
@@ -40,6 +41,8 @@ NOTHING_RUNS = "There is no Serve instance running here: call serve.run(app) or 
 def start(
     proxy_location: ProxyLocation | str | None = None,
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
+    *,
+    local_testing_mode: bool = False,
     **machine: Any,
 ) -> None:
     """Start an instance in the background, attached to this process; `run` does it where it was not done.
@@ -49,6 +52,7 @@ def start(
     Args:
         proxy_location: "Disabled" starts no proxy.
         http_options: Where the proxy listens; see `HTTPOptions`.
+        local_testing_mode: Run everything inside this process, for tests; nothing listens then.
         **machine: What this machine has, where it should not be looked up: `num_cpus`, `num_gpus`,
             `resources` (custom ones, by name), and `strict_cpus=True` to make replicas wait for free CPUs.
 
@@ -65,13 +69,14 @@ def start(
     if located(proxy_location) is ProxyLocation.Disabled:
         options.host = None
     set_up_logging(read_settings().log_level)
-    driver = find_driver()
+    here = local_testing_mode or read_settings().local_testing_mode
+    driver = _driver_of_kind(here=here)
     if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
         if http_options is not None:
             _warn_of_differences(driver.instance.http, options)
     elif find_session() is None:
-        _start(options, own_machine)
+        (_start_here if here else _start)(options, own_machine)
 
 
 def run(
@@ -79,6 +84,9 @@ def run(
     blocking: bool = False,
     name: str = DEFAULT_APP_NAME,
     route_prefix: str | None = "/",
+    *,
+    local_testing_mode: bool = False,
+    _local_testing_mode: bool = False,
 ) -> DeploymentHandle[Any]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
@@ -87,6 +95,8 @@ def run(
         blocking: Stay until Ctrl-C.
         name: The application's name; one of the same name is replaced.
         route_prefix: Where HTTP requests find it; None for handles only.
+        local_testing_mode: Run it inside this process, for tests. What a constructor raises is then raised here as it
+            is. Also spelled `_local_testing_mode`; SALVER_LOCAL_TESTING_MODE=1 asks for it everywhere.
 
     Raises:
         TypeError: The target is no application.
@@ -105,9 +115,11 @@ def run(
         return DeploymentHandle(parts_of(target)[0].name, name)
     if find_replica_context() is not None:
         raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
-    spec = build(target, name=name, route_prefix=route_prefix)
-    set_up_logging(read_settings().log_level)
-    driver = find_driver() or _start(_default_http(), Declared())
+    settings = read_settings()
+    here = local_testing_mode or _local_testing_mode or settings.local_testing_mode
+    spec = build(target, name=name, route_prefix=route_prefix, in_this_process=here)
+    set_up_logging(settings.log_level)
+    driver = _driver_of_kind(here=here) or (_start_here if here else _start)(_default_http(), Declared())
     driver.call(_deploy_and_wait(driver, spec))
     url = driver.instance.http_url
     logger.info("Application '%s' is ready%s", name, f" at {url_of(url, route_prefix)}" if url and route_prefix else "")
@@ -193,6 +205,26 @@ def get_deployment_handle(
     return DeploymentHandle(deployment_name, app_name)
 
 
+def _driver_of_kind(*, here: bool) -> Driver | None:
+    """Return the driver that runs, if one does.
+
+    Raises:
+        SalverError: It runs applications in the other way.
+    """
+    driver = find_driver()
+    if driver is not None and driver.instance.runs_here is not here:
+        runs, asked = ("inside this process", "in processes")[:: 1 if not here else -1]
+        raise SalverError(
+            f"Applications run {runs} already, and were asked for {asked}; one process has one way. "
+            "Call serve.shutdown() first."
+        )
+    return driver
+
+
+def _start_here(http: HTTPOptions, machine: Declared) -> Driver:
+    return ensure_driver(http, machine, local_launch())
+
+
 def _start(http: HTTPOptions, machine: Declared) -> Driver:
     driver = ensure_driver(http, machine)
     try:
@@ -238,11 +270,11 @@ def _ask(session: Session, message: Message, answer: type[Answer]) -> Answer:
         in_session_loop = False
     if not in_session_loop:
         return asyncio.run_coroutine_threadsafe(session.link.ask(message, answer), session.loop).result()
-    return _in_a_thread(_ask_apart(session.controller_address, message, answer))
+    return _in_a_thread(_ask_apart(session.controller_address, session.dial, message, answer))
 
 
-async def _ask_apart(address: str, message: Message, answer: type[Answer]) -> Answer:
-    link = ControllerLink(role="driver", name="question", tasks=Tasks(on_error=lambda _name, _error: None))
+async def _ask_apart(address: str, dial: Dial, message: Message, answer: type[Answer]) -> Answer:
+    link = ControllerLink(role="driver", name="question", tasks=Tasks(on_error=lambda _name, _error: None), dial=dial)
     await link.connect(address)
     try:
         return await link.ask(message, answer)

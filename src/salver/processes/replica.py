@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
@@ -26,7 +25,6 @@ from salver.schema.process_payloads import ReplicaPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.codec import loads
-from salver.transport.sockets import listen, unix_address
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -48,7 +46,7 @@ class _Replica:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        self._context.on_stop(self._stop.set)
         # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
         loop.set_default_executor(ThreadPoolExecutor(min(32, max(1, ceil(self._payload.num_cpus)) + 4)))
         link = ControllerLink(
@@ -56,16 +54,18 @@ class _Replica:
             name=self._context.name,
             tasks=self._tasks,
             on_ask=self._answer_controller,
+            dial=self._context.dial,
         )
         await link.connect(self._payload.controller_address)
-        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
+        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks, dial=self._context.dial)
         app_name = self._payload.replica.deployment_id.app_name
-        set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
+        set_session(Session(loop, link, routers, self._payload.controller_address, app_name, dial=self._context.dial))
         try:
             user_code = await self._construct()
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
             await user_code.reconfigure(self._payload.user_config)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
+            self._context.failed(error)
             link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
             await self._stop.wait()
             return
@@ -93,9 +93,8 @@ class _Replica:
             expose_tracebacks=self._payload.expose_tracebacks,
         )
         server.asgi = asgi
-        address = unix_address(self._context.socket_path)
-        listener = await listen(address, server.accept)
-        link.tell(ReplicaReady(self._payload.replica, address))
+        listener = await self._context.listen(server.accept)
+        link.tell(ReplicaReady(self._payload.replica, self._context.address))
         await self._stop.wait()
         listener.close()
         server.close()

@@ -128,8 +128,7 @@ class UserCode:
         finalizer = getattr(type(instance), "__del__", None)
         if finalizer is None:
             return
-        _never_finalize(instance, finalizer)
-        done = finalizer(instance)
+        done = _never_again(instance, finalizer)(instance)
         if inspect.isawaitable(done):
             await done
 
@@ -175,18 +174,27 @@ async def _close(generator: Any) -> None:
         await (generator.aclose() if inspect.isasyncgen(generator) else asyncio.to_thread(generator.close))
 
 
-def _never_finalize(instance: Any, finalizer: Callable[[Any], Any]) -> None:
-    """Keep Python from running the finalizer of this instance when it is collected."""
-    finalized = {id(instance)}
+def _never_again(instance: Any, finalizer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Keep Python from running the finalizer of this instance when it is collected; return the user's finalizer."""
+    finalized: set[int] | None = getattr(finalizer, "finalized", None)
+    if finalized is None:
+        finalized = set()
+        type(instance).__del__ = _finalizer_but_for(finalized, finalizer)
+    finalized.add(id(instance))
+    return getattr(finalizer, "users", finalizer)
 
-    def finalize(other: Any) -> Any:
-        if id(other) not in finalized:
-            return finalizer(other)
+
+def _finalizer_but_for(finalized: set[int], finalizer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def finalize(instance: Any) -> Any:
+        if id(instance) not in finalized:
+            return finalizer(instance)
         # Whatever is made at the same place later has a finalizer again.
-        finalized.clear()
+        finalized.discard(id(instance))
         return None
 
-    type(instance).__del__ = finalize
+    # For the next instance of the class that is closed, where one process has several.
+    finalize.finalized, finalize.users = finalized, finalizer  # type: ignore[attr-defined]
+    return finalize
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from salver.lib.process_local import ProcessLocal
 from salver.schema.errors import SalverError
 from salver.schema.ids import ReplicaID
 
@@ -37,18 +38,17 @@ class ReplicaContext:
         return self.replica_id.unique_id
 
 
-class _Here:
-    context: ReplicaContext | None = None
+_here: ProcessLocal[ReplicaContext] = ProcessLocal()
 
 
 def set_replica_context(context: ReplicaContext | None) -> None:
     """Say which replica this process is."""
-    _Here.context = context
+    _here.set(context)
 
 
 def find_replica_context() -> ReplicaContext | None:
     """Return the replica this process is, or None."""
-    return _Here.context
+    return _here.get()
 
 
 def get_replica_context() -> ReplicaContext:
@@ -57,6 +57,7 @@ def get_replica_context() -> ReplicaContext:
     Raises:
         SalverError: The code does not run in a replica.
     """
-    if _Here.context is None:
+    context = _here.get()
+    if context is None:
         raise SalverError("`serve.get_replica_context()` may only be called from within a deployment's replica.")
-    return _Here.context
+    return context

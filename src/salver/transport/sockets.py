@@ -8,12 +8,20 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from salver.schema.errors import Disconnected
 from salver.transport.framing import FrameConnection, FrameSink
 
 Dial = Callable[[str, FrameSink], Awaitable[FrameConnection]]
 """What `dial` is; `transport/memory.py` has another one."""
+
+
+class Listener(Protocol):
+    """A place that can be dialled."""
+
+    def close(self) -> None:
+        """Accept nobody new."""
 
 
 def unix_address(path: str | Path) -> str:
