@@ -122,13 +122,12 @@ class Pipeline:
     def __init__(self, parts: dict[str, serve.DeploymentHandle[Any]]) -> None:
         self.splitter, self.counter = parts["splitter"], parts["counter"]
 
-    async def chained(self, text: str) -> int:
+    async def chained(self, text: str) -> Any:
         words = self.splitter.split.remote(text)
         return await self.counter.count.remote(words, words)
 
-    def blocking(self, text: str) -> int:
-        result: int = self.counter.count.remote(self.splitter.split.remote(text)).result()
-        return result
+    def blocking(self, text: str) -> Any:
+        return self.counter.count.remote(self.splitter.split.remote(text)).result()
 
     async def fan_out(self, texts: list[str]) -> list[int]:
         answers = await asyncio.gather(*[self.splitter.split.remote(text) for text in texts])
@@ -242,18 +241,16 @@ class Api:
         return {"root_path": request.scope["root_path"], "path": request.scope["path"]}
 
 
+PLAIN_ANSWERS = {"text": "text", "bytes": b"bytes", "none": None, "model": Item(x=1)}
+
+
 @serve.deployment(max_ongoing_requests=20)
 class Plain:
     async def __call__(self, request: Any) -> Any:
-        match request.query_params.get("as", "echo"):
-            case "text":
-                return "text"
-            case "bytes":
-                return b"bytes"
-            case "none":
-                return None
-            case "model":
-                return Item(x=1)
+        wanted = request.query_params.get("as", "echo")
+        if wanted in PLAIN_ANSWERS:
+            return PLAIN_ANSWERS[wanted]
+        match wanted:
             case "wait":
                 await asyncio.Event().wait()
             case "raise":

@@ -163,7 +163,8 @@ async def test_calls_above_the_queue_are_refused() -> None:
     assert caught.value.message.endswith("(num_queued_requests=2, max_queued_requests=2).")
     for each in responses:
         each.cancel()
-    assert all([isinstance(each, RequestCancelledError) for each in await _outcomes(responses)])
+    outcomes = await asyncio.gather(*responses, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [RequestCancelledError] * 3
 
 
 async def test_calls_of_a_deleted_application_say_so() -> None:
@@ -363,7 +364,3 @@ async def test_the_proxys_own_paths_answer(client: Client) -> None:
 
 async def _is(response: Any, expected: Any) -> bool:
     return bool(await response == expected)
-
-
-async def _outcomes(responses: Any) -> list[Any]:
-    return await asyncio.gather(*responses, return_exceptions=True)

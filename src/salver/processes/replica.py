@@ -69,8 +69,12 @@ class _Replica:
             link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
             await self._stop.wait()
             return
-        await self._serve(user_code, asgi, link)
-        await self._finalize(user_code, asgi)
+        try:
+            await self._serve(user_code, asgi, link)
+            await self._finalize(user_code, asgi)
+        finally:
+            # They do not end with this one where it is a thread, too, that was killed.
+            user_code.release_threads()
         routers.close()
         link.close()
         await self._tasks.close()

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from salver.engine.base import CPU, Engine, Exit, OnExit, ProcessContext, ProcessSpec, Started
 from salver.lib import preloaded
@@ -63,6 +64,10 @@ class ThreadContext(ProcessContext, frozen=True, kw_only=True):
 class ProcessThread:
     """One thread that stands for a process.
 
+    Attributes:
+        loop: Its event loop, once that runs.
+        gone: It has ended, or was left behind; of the engine's loop.
+
     Args:
         on_failure: Hears what user code raised while it started.
         on_end: Called in the thread when it ends, with the exit code and the last words.
@@ -84,6 +89,7 @@ class ProcessThread:
         self._lock = threading.Lock()
         self._main: asyncio.Task[object] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.gone = asyncio.Event()
         self.thread = threading.Thread(target=self._run, name=spec.name, daemon=True)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
@@ -179,9 +185,14 @@ class ThreadEngine(Engine):
     async def close(self) -> None:
         """Kill what still runs."""
         self._on_exit.clear()
-        for process in list(self._running.values()):
+        killed = list(self._running.values())
+        for process in killed:
             process.kill()
-            await asyncio.to_thread(process.thread.join, KILL_GRACE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KILL_GRACE_S):
+                for process in killed:
+                    await process.gone.wait()
+        for process in killed:
             self._leave_behind(process)
 
     def _ended(self, process: ProcessThread, code: int, words: str) -> None:
@@ -194,13 +205,14 @@ class ThreadEngine(Engine):
         self._forget(process, Exit(process.spec.name, code, None, words))
 
     def _leave_behind(self, process: ProcessThread) -> None:
-        if self._running.get(process.spec.name) is not process or not process.thread.is_alive():
+        if self._running.get(process.spec.name) is not process:
             return
         logger.warning("%s: its user code does not end; its thread is left behind.", process.spec.name)
         self._forget(process, Exit(process.spec.name, None, 9))
 
     def _forget(self, process: ProcessThread, exit_: Exit) -> None:
         del self._running[process.spec.name]
+        process.gone.set()
         if process.loop is not None:
             self._network.cut(process.loop)
         for callback in self._on_exit:
