@@ -110,6 +110,10 @@ class Splitter:
     async def request_id(self) -> str:
         return current_request().request_id
 
+    async def hints(self) -> tuple[str, str]:
+        request = current_request()
+        return request.multiplexed_model_id, request.session_id
+
 
 @serve.deployment(max_ongoing_requests=20)
 class Counter:
@@ -132,6 +136,10 @@ class Pipeline:
     async def fan_out(self, texts: list[str]) -> list[int]:
         answers = await asyncio.gather(*[self.splitter.split.remote(text) for text in texts])
         return [len(each) for each in answers]
+
+    async def hints(self) -> list[tuple[str, str]]:
+        named = self.splitter.options(multiplexed_model_id="inner")
+        return [await self.splitter.hints.remote(), await named.hints.remote()]
 
     async def ids(self) -> list[str]:
         return [current_request().request_id, await self.splitter.request_id.remote()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import salver as serve
@@ -95,6 +96,16 @@ async def test_arguments_and_results_are_copies() -> None:
     values = [0]
     assert await run(apps.Calculator.bind(0)).append.remote(values) == [0, 1]
     assert values == [0]
+
+
+async def test_a_large_array_arrives_and_may_be_written_to() -> None:
+    sent = np.ones(1_000_000)
+    handle = run(apps.Calculator.bind(0))
+    arrived = await asyncio.gather(*[handle.remote(sent) for _ in range(4)])
+    for each in arrived:
+        each[0] = 2
+        assert each.sum() == 1_000_001
+    assert sent[0] == 1
 
 
 async def test_what_cannot_be_pickled_is_refused_on_both_ways() -> None:
@@ -187,6 +198,14 @@ async def test_responses_are_arguments_and_handles_are_found_in_containers() -> 
 async def test_all_calls_of_a_request_have_its_id() -> None:
     response = run(apps.pipeline()).ids.remote()
     assert await response == [response.request_id] * 2
+
+
+async def test_model_and_session_are_said_for_each_call_and_go_no_further() -> None:
+    handle = run(apps.pipeline()).options(multiplexed_model_id="outer", session_id="mine")
+    assert await handle.hints.remote() == [("", ""), ("inner", "")]
+    run(apps.Splitter.bind(), name="splitter")
+    asked = serve.get_app_handle("splitter").options(multiplexed_model_id="m", session_id="s")
+    assert await asked.hints.remote() == ("m", "s")
 
 
 def test_user_config_reaches_reconfigure_at_start_and_again_when_it_changes() -> None:
