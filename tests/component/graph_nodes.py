@@ -3,10 +3,12 @@
 import asyncio
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import salver as serve
+from tests.waiting import wait_until
 
 Pattern = Literal["in_turn", "together", "chained"]
 
@@ -61,7 +63,18 @@ class Answer(NamedTuple):
     answers: tuple[Any, ...]
 
 
+class Meeting(NamedTuple):
+    """Calls that are to run at the same time."""
+
+    name: str
+    size: int
+
+
 SLOW_S = 0.02
+# All replicas see these, for they are threads of one process.
+LIVING: list[Any] = []
+MEETINGS: dict[str, list[Any]] = defaultdict(list)
+"""Who is there."""
 
 
 class Here:
@@ -83,11 +96,10 @@ class Here:
 @serve.deployment(graceful_shutdown_timeout_s=5)
 class Node:
     def __init__(self, node: int, shape: Shape, children: list[tuple[Any, str]]) -> None:
-        self.node, self.pattern, self.limit = node, shape.pattern, shape.max_ongoing_requests
+        self.node, self.pattern = node, shape.pattern
         self.children = [handle.options(method_name=method) for handle, method in children]
         self.here = Here()
-        self.meeting = 0
-        self.all_met = asyncio.Event()
+        LIVING.append(self)
 
     async def ask_async(self, ask: Ask, before: Any = None) -> Answer:
         with self.here:
@@ -128,16 +140,10 @@ class Node:
             raise Failed(self.node)
         return Answer(self.node, ask.number, before, tuple(answers))
 
-    async def inside(self) -> int:
-        return self.here.inside
-
-    async def meet(self) -> str:
-        """Return when as many are here at once as may be."""
-        self.meeting += 1
-        if self.meeting == self.limit:
-            self.all_met.set()
-        await self.all_met.wait()
-        return str(serve.get_replica_context().replica_tag)
+    async def meet(self, meeting: "Meeting") -> None:
+        """Return when as many are there at once as are expected, in all replicas together."""
+        MEETINGS[meeting.name].append(self)
+        await wait_until(lambda: len(MEETINGS[meeting.name]) >= meeting.size, within_s=20, what=f"{meeting.size} calls")
 
 
 def application(shapes: list[Shape]) -> Any:
