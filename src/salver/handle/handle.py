@@ -5,7 +5,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from salver.handle.call import Call
 from salver.handle.request_context import current_request, request_ids
 from salver.handle.response import DeploymentResponse, running_loop
+from salver.handle.response_generator import DeploymentResponseGenerator
 from salver.handle.session import current_session, find_session
+from salver.handle.streaming_call import StreamingCall
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.transport.wire import CallHead
 
@@ -18,6 +20,7 @@ class CallOptions(NamedTuple):
     method_name: str = "__call__"
     multiplexed_model_id: str = ""
     session_id: str = ""
+    stream: bool = False
 
 
 class DeploymentHandle(Generic[T]):
@@ -49,7 +52,12 @@ class DeploymentHandle(Generic[T]):
         return find_session() is not None
 
     def options(
-        self, *, method_name: str | None = None, multiplexed_model_id: str | None = None, session_id: str | None = None
+        self,
+        *,
+        method_name: str | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        stream: bool | None = None,
     ) -> "DeploymentHandle[T]":
         """Return a handle to the same deployment that calls differently.
 
@@ -57,19 +65,21 @@ class DeploymentHandle(Generic[T]):
             method_name: The method to call; `__call__` unless set.
             multiplexed_model_id: The model that the call is for; "" for none.
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
+            stream: The method is a generator: `remote()` returns a DeploymentResponseGenerator of its items.
         """
         changes = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
+            "stream": stream,
         }
-        given = {key: value for key, value in changes.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         return DeploymentHandle(
             self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
         )
 
     def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
-        """Call the deployment; returns at once.
+        """Call the deployment; returns at once, with `stream=True` a DeploymentResponseGenerator.
 
         Top-level arguments that are responses of other calls are replaced by their results before the call is made.
 
@@ -86,7 +96,12 @@ class DeploymentHandle(Generic[T]):
             app_name=self._deployment.app_name,
             multiplexed_model_id=self._options.multiplexed_model_id,
             session_id=self._options.session_id,
+            is_streaming=self._options.stream,
         )
+        if self._options.stream:
+            stream = StreamingCall(session, self._deployment, head, args, kwargs)
+            stream.start(context, in_loop=running_loop() is session.loop)
+            return DeploymentResponseGenerator(stream)  # type: ignore[return-value]
         call = Call(session, self._deployment, head, args, kwargs)
         call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
@@ -115,5 +130,5 @@ class DeploymentHandle(Generic[T]):
         return f"DeploymentHandle(deployment='{self._deployment.name}')"
 
 
-def _rebuild(name: str, app_name: str, options: tuple[str, ...]) -> "DeploymentHandle[Any]":
+def _rebuild(name: str, app_name: str, options: tuple[Any, ...]) -> "DeploymentHandle[Any]":
     return DeploymentHandle(name, app_name, _options=CallOptions(*options))
