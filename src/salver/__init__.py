@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         start,
         status,
     )
-    from salver.handle import DeploymentHandle, DeploymentResponse
+    from salver.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
     from salver.schema.http import HTTPOptions, ProxyLocation
@@ -41,6 +41,7 @@ __all__ = [
     "Deployment",
     "DeploymentHandle",
     "DeploymentResponse",
+    "DeploymentResponseGenerator",
     "HTTPOptions",
     "ProxyLocation",
     "ReplicaContext",
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "DeploymentHandle": "salver.handle",
     "DeploymentResponse": "salver.handle",
+    "DeploymentResponseGenerator": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
     "get_replica_context": "salver.runtime.context",
     "get_trace_context": "salver.telemetry.traces",

@@ -1,17 +1,33 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from salver.handle.call import Call
 from salver.handle.request_context import current_request, request_ids
 from salver.handle.response import DeploymentResponse, running_loop
+from salver.handle.response_generator import DeploymentResponseGenerator
 from salver.handle.session import current_session, find_session
+from salver.handle.streaming_call import StreamingCall
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.transport.wire import CallHead
 
 if TYPE_CHECKING:
     import typing_extensions
+
+    from salver.handle.stream_handle import StreamHandle
 
     # With a default, strict checkers let people write `DeploymentHandle` for a handle to anything.
     T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
@@ -30,6 +46,7 @@ class CallOptions(NamedTuple):
     method_name: str = "__call__"
     multiplexed_model_id: str = ""
     session_id: str = ""
+    stream: bool = False
 
 
 class SomeOptions(TypedDict, total=False):
@@ -71,27 +88,51 @@ class DeploymentHandle(Generic[T_co]):
         return find_session() is not None
 
     @overload
-    def options(self, **options: Unpack[SomeOptions]) -> "DeploymentHandle[T_co]": ...
+    def options(
+        self, *, stream: Literal[False] | None = None, **options: Unpack[SomeOptions]
+    ) -> "DeploymentHandle[T_co]": ...
 
     @overload
-    def options(self, *, method_name: str, **options: Unpack[SomeOptions]) -> "DeploymentHandle[Any]": ...
+    def options(self, *, stream: Literal[True], **options: Unpack[SomeOptions]) -> "StreamHandle[T_co]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str, stream: Literal[True], **options: Unpack[SomeOptions]
+    ) -> "StreamHandle[Any]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str, stream: Literal[False] | None = None, **options: Unpack[SomeOptions]
+    ) -> "DeploymentHandle[Any]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str | None = None, stream: bool | None, **options: Unpack[SomeOptions]
+    ) -> Any: ...
 
     def options(
-        self, *, method_name: str | None = None, multiplexed_model_id: str | None = None, session_id: str | None = None
-    ) -> "DeploymentHandle[Any]":
+        self,
+        *,
+        method_name: str | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        stream: bool | None = None,
+    ) -> Any:
         """Return a handle to the same deployment that calls differently.
 
         Args:
             method_name: The method to call; `__call__` unless set.
             multiplexed_model_id: The model that the call is for; "" for none.
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
+            stream: The method is a generator: `remote()` returns a DeploymentResponseGenerator of its items.
         """
         changes = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
+            "stream": stream,
         }
-        given = {key: value for key, value in changes.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         return DeploymentHandle(
             self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
         )
@@ -172,8 +213,8 @@ class DeploymentHandle(Generic[T_co]):
         **kwargs: P.kwargs,
     ) -> DeploymentResponse[R]: ...
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:  # type: ignore[misc]
-        """Call the deployment; returns at once.
+    def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Call the deployment; returns at once, with `stream=True` a DeploymentResponseGenerator.
 
         Top-level arguments that are responses of other calls are replaced by their results before the call is made.
 
@@ -190,7 +231,12 @@ class DeploymentHandle(Generic[T_co]):
             app_name=self._deployment.app_name,
             multiplexed_model_id=self._options.multiplexed_model_id,
             session_id=self._options.session_id,
+            is_streaming=self._options.stream,
         )
+        if self._options.stream:
+            stream = StreamingCall(session, self._deployment, head, args, kwargs)
+            stream.start(context, in_loop=running_loop() is session.loop)
+            return DeploymentResponseGenerator(stream)
         call = Call(session, self._deployment, head, args, kwargs)
         call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
@@ -233,5 +279,5 @@ class DeploymentHandle(Generic[T_co]):
         return f"DeploymentHandle(deployment='{self._deployment.name}')"
 
 
-def _rebuild(name: str, app_name: str, options: tuple[str, ...]) -> "DeploymentHandle[Any]":
+def _rebuild(name: str, app_name: str, options: tuple[Any, ...]) -> "DeploymentHandle[Any]":
     return DeploymentHandle(name, app_name, _options=CallOptions(*options))
