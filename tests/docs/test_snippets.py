@@ -21,6 +21,10 @@ ASKS = {
     "chat.py": ("/people", "0"),
     "fallback.py": ("/", '["bestsellers"]'),
     "cleanup.py": ("/", "4"),
+    "typed.py": ("/", "3"),
+    "health.py": ("/", "connected"),
+    "shards.py": ("/", "4 shards"),
+    "where.py": ("/", "default at /"),
 }
 
 
