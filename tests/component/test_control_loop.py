@@ -272,6 +272,17 @@ async def test_two_applications_fare_apart(plane: Plane) -> None:
     assert plane.status("third") == ""
 
 
+async def test_applications_that_are_deployed_together_are_wanted_all_or_none(plane: Plane) -> None:
+    await plane.ask(Deploy(application(name="old", route_prefix="/old")))
+    good = application(name="good", route_prefix="/good")
+    with pytest.raises(Refused, match='Prefix /old is being used by application "old"'):
+        await plane.ask(Deploy(good, (application(name="third", route_prefix="/old"),)))
+    assert (plane.status("good"), plane.status("third")) == ("", "")
+    await plane.ask(Deploy(good, (application(name="third", route_prefix="/third"),)))
+    await plane.until_status("RUNNING", "good")
+    await plane.until_status("RUNNING", "third")
+
+
 # Races
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 
@@ -16,13 +17,18 @@ class WishChanged:
 
 @dataclass(frozen=True)
 class ReplicaLaunched:
-    """A process was ordered for a replica."""
+    """A process was ordered for a replica.
+
+    Attributes:
+        adopted: It was ordered by an earlier controller, and has not said yet what became of it.
+    """
 
     replica: ReplicaID
     version: str
     drain_timeout_s: float
     silence_allowed_s: float
     resources: Mapping[str, float]
+    adopted: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,10 @@ class ReplicaPlaced:
 
 @dataclass(frozen=True)
 class ReplicaAwaitsRank:
-    """The replica's process is connected and waits for its rank."""
+    """The replica's process is connected and waits for its rank, or has one from an earlier controller."""
 
     replica: ReplicaID
+    rank: ReplicaRank | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,26 @@ class ReplicaStartFailed:
 
 @dataclass(frozen=True)
 class ReplicaReadied:
-    """The replica answers requests."""
+    """The replica answers requests.
+
+    Attributes:
+        rank: The rank that it was told last; None where that is known.
+    """
 
     replica: ReplicaID
     address: str
+    rank: ReplicaRank | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaReported:
+    """The replica said something of itself; fields that are None have not changed."""
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: Mapping[str, float] | None = None
+    autoscaling_stats: Mapping[str, float] | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,7 @@ ReplicaEvent = (
     | NoRoomForReplica
     | ReplicaStartFailed
     | ReplicaReadied
+    | ReplicaReported
     | ReplicaHeard
     | ReplicaSuspected
     | ReconfigureFailed

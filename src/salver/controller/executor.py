@@ -37,11 +37,12 @@ from salver.controller.events import (
 )
 from salver.controller.health import silence_allowed_s
 from salver.controller.launch import process_name, replica_process
-from salver.engine.base import Engine, Exit, ProcessSpec
+from salver.engine.base import Engine, Exit, Living, ProcessSpec
 from salver.lib.tasks import Tasks
 from salver.schema.errors import ResourcesUnavailable, SalverError, StartFailed
 from salver.schema.ids import ReplicaID
 from salver.schema.messages import Done, Drain, Ranked, ReplicaFailed, ReplicaHealth, ReplicaJoined, ReplicaReady
+from salver.schema.process_payloads import ReplicaNote
 from salver.transport.peer import Peer, Refused
 
 OnEvent = Callable[[Event], None]
@@ -98,6 +99,21 @@ class Executor:
                 self._on_event(KillSent(command.replica))
                 self._signal(command.replica, kill=True)
 
+    def adopt(self, process: Living, note: ReplicaNote) -> None:
+        """Take over a replica of an earlier controller's time; how it is it says itself."""
+        self._by_process[process.name] = note.replica
+        self._on_event(
+            ReplicaLaunched(
+                note.replica,
+                note.version,
+                note.drain_timeout_s,
+                note.silence_allowed_s,
+                note.resources,
+                adopted=True,
+            )
+        )
+        self._on_event(ReplicaPlaced(note.replica, process.node_id, process.pid))
+
     def hear(self, message: ReplicaJoined | ReplicaReady | ReplicaHealth | ReplicaFailed, peer: Peer) -> None:
         """A replica tells of itself."""
         replica = message.replica
@@ -106,10 +122,12 @@ class Executor:
         match message:
             case ReplicaJoined():
                 self._peers[replica] = peer
-                self._on_event(ReplicaAwaitsRank(replica))
+                self._on_event(ReplicaAwaitsRank(replica, message.rank))
             case ReplicaReady():
                 self._peers[replica] = peer
-                self._on_event(ReplicaReadied(replica, message.address))
+                self._on_event(ReplicaReadied(replica, message.address, message.rank))
+                if message.draining:
+                    self.perform(DrainReplica(replica))
             case ReplicaHealth():
                 self._on_event(ReplicaHeard(replica, message.failures, message.reason, message.loop_held_s))
             case ReplicaFailed():

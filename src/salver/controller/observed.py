@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from salver.controller.events import (
     DrainBegan,
@@ -19,6 +20,7 @@ from salver.controller.events import (
     ReplicaLaunched,
     ReplicaPlaced,
     ReplicaReadied,
+    ReplicaReported,
     ReplicaStartFailed,
     ReplicaSuspected,
     ReplicaUnhealthy,
@@ -28,14 +30,14 @@ from salver.controller.events import (
 )
 from salver.controller.lifecycle import SHOWN_AS, Stage, Step, after, killed_at
 from salver.controller.ranks import lowest_free, on_node
+from salver.lib.restarts import QUICK_DEATH_S, restart_delay_s
 from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 from salver.schema.status import ReplicaState
 
-QUICK_DEATH_S = 5.0
-"""A replica that dies younger than this makes its successor wait, longer each time."""
-MAX_RESTART_DELAY_S = 10.0
-FIRST_RESTART_DELAY_S = 0.1
+ADOPTION_TIMEOUT_S = 5.0
+"""So long nothing is decided about a deployment whose replicas may still say how they are to a new controller."""
 
+_REPORTED = ("multiplexed_model_ids", "routing_stats", "autoscaling_stats", "metadata")
 Fact = ReplicaDrained | ReplicaAwaitsRank | RankSent | ReplicaSuspected | ReconfigureFailed | ReplicaHeard
 """What only its replica has to remember."""
 
@@ -54,6 +56,11 @@ class Replica:
         kill_at: When it is killed unless it is gone by then; None while it need not go.
         address: Where it answers; "" until it is ready.
         drained: It has nothing left to do.
+        adopted: It is of an earlier controller's time, and has not said yet how it is.
+        multiplexed_model_ids: The models that it has loaded or loads.
+        routing_stats: What the user's code recorded of it last, for routers.
+        autoscaling_stats: Likewise, for autoscaling.
+        metadata: What the user's code recorded of it once.
         rank: Which replica of its deployment it is; on its node, once it has one.
         listens: It can be told its rank.
         told_rank: The rank that it was told last, and how many replicas were wanted then.
@@ -77,6 +84,11 @@ class Replica:
     pid: int = 0
     address: str = ""
     drained: bool = False
+    adopted: bool = False
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: Mapping[str, float] = field(default_factory=dict)
+    autoscaling_stats: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     rank: ReplicaRank = _FIRST
     listens: bool = False
     told_rank: tuple[ReplicaRank, int] | None = None
@@ -103,6 +115,8 @@ class View:
         restart_at: No new replica before this time.
         no_room: Why a replica could not be placed, or None.
         no_room_since: When that began; None once a replica was placed.
+        undecided_until: When it is decided about all the same, though replicas of an earlier controller's time have not
+            said how they are; None once they have.
         made_room: What old replicas gave up for new ones since one was last placed, by name of resource.
     """
 
@@ -118,6 +132,7 @@ class View:
     restart_at: float = 0.0
     no_room: str | None = None
     no_room_since: float | None = None
+    undecided_until: float | None = None
     made_room: dict[str, float] = field(default_factory=dict)
 
     def in_stage(self, *stages: Stage, version: str | None = None) -> list[Replica]:
@@ -144,7 +159,17 @@ class View:
             event.silence_allowed_s,
             event.resources,
             rank=rank,
+            adopted=event.adopted,
         )
+        if event.adopted:
+            self.undecided_until = now + ADOPTION_TIMEOUT_S
+
+    def reported(self, event: ReplicaReported) -> None:
+        """Take in what a replica says of itself."""
+        replica = self.replicas.get(event.replica)
+        if replica is not None:
+            changes = {name: getattr(event, name) for name in _REPORTED if getattr(event, name) is not None}
+            self.replicas[replica.id] = replace(replica, **changes)
 
     def apply(self, event: ReplicaEvent, replica: Replica, now: float) -> None:
         """Take note of what happened to a replica."""
@@ -182,14 +207,18 @@ class View:
             self.no_room_since = now if self.no_room_since is None else self.no_room_since
 
     def _start_failed(self, event: ReplicaStartFailed, replica: Replica, now: float) -> None:
-        if self._step(replica, Step.FAIL, now) is not None:
+        failed = self._step(replica, Step.FAIL, now)
+        if failed is not None:
+            self.replicas[replica.id] = replace(failed, adopted=False)
             self._count_failure(replica, event.reason, now)
 
     def _readied(self, event: ReplicaReadied, replica: Replica, now: float) -> None:
         running = self._step(replica, Step.READY, now)
         if running is None:
             return
-        self.replicas[replica.id] = replace(running, address=event.address)
+        # One of an earlier controller's time has its rank from there.
+        rank, listens = (event.rank, True) if event.rank is not None else (replica.rank, replica.listens)
+        self.replicas[replica.id] = replace(running, address=event.address, adopted=False, rank=rank, listens=listens)
         if replica.version == self.version:
             self.has_run, self.has_died, self.was_unhealthy = True, False, False
             self.failures, self.last_failure = 0, ""
@@ -240,7 +269,8 @@ def _noted(event: Fact, replica: Replica, now: float) -> Replica:
         case ReplicaDrained():
             return replace(replica, drained=True)
         case ReplicaAwaitsRank():
-            return replace(replica, listens=True)
+            # One that is starting, and was told its rank by an earlier controller, keeps it.
+            return replace(replica, listens=True, adopted=False, rank=event.rank or replica.rank)
         case RankSent():
             return replace(replica, rank=event.rank, told_rank=(event.rank, event.world_size))
         case ReplicaSuspected():
@@ -290,6 +320,10 @@ class Observed:
             case ReplicaLaunched():
                 self.deployments.setdefault(event.replica.deployment_id, View(event.replica.deployment_id))
                 self.deployments[event.replica.deployment_id].launched(event, now)
+            case ReplicaReported():
+                self.view(event.replica.deployment_id).reported(event)
+                # Nothing is decided by what replicas say of themselves.
+                return set()
             case ReplicaHeard():
                 return self._heard(event, now)
             case _:
@@ -299,7 +333,9 @@ class Observed:
     def _wish_changed(self, event: WishChanged) -> None:
         view = self.view(event.deployment)
         if view.version != event.version:
-            self.deployments[event.deployment] = View(view.id, view.replicas, event.version)
+            self.deployments[event.deployment] = View(
+                view.id, view.replicas, event.version, undecided_until=view.undecided_until
+            )
 
     def _resources_freed(self) -> set[DeploymentID]:
         waiting, self._waiting = self._waiting, set()
@@ -327,13 +363,7 @@ class Observed:
             view.replicas[replica.id] = _noted(event, replica, now)
         else:
             view.apply(event, replica, now)
+        if view.undecided_until is not None and not any(each.adopted for each in view.replicas.values()):
+            view.undecided_until = None
         if view.no_room is not None:
             self._waiting.add(deployment)
-
-
-def restart_delay_s(deaths: int) -> float:
-    """Return how long to wait before a replica that died is replaced: nothing the first time, then doubling."""
-    if deaths <= 1:
-        return 0.0
-    delay: float = FIRST_RESTART_DELAY_S * 2 ** min(deaths - 2, 20)
-    return min(MAX_RESTART_DELAY_S, delay)

@@ -7,6 +7,8 @@ from itertools import count
 from os import urandom
 from typing import Any, Protocol
 
+from salver.schema.urgency import DEFAULT_URGENCY
+
 
 class Answering(Protocol):
     """The answer to a request.
@@ -36,11 +38,13 @@ class RequestContext:
         request_id: The outermost request's id, the same in all calls it leads to.
         multiplexed_model_id: The model that this request is for; calls that it leads to say their own.
         session_id: Its session, likewise.
+        urgency: From 0 (most urgent) to 7; calls that it leads to have the same unless they say their own.
         deadline: Monotonic time until which its client waits, or None.
         is_over: Its handler has ended, or there is no request.
         is_cancelled: Nobody waits for its answer.
         answer: What user code may go on after; None where it may not.
         children: The calls that were made for it and are not settled.
+        batch_request_ids: In a batch handler, which works on several requests, their ids; `request_id` is empty there.
         grpc_context: What a gRPC request says of itself, where there is one.
     """
 
@@ -50,11 +54,13 @@ class RequestContext:
     multiplexed_model_id: str = ""
     session_id: str = ""
     is_http_request: bool = False
+    urgency: int = DEFAULT_URGENCY
     deadline: float | None = None
     is_over: bool = False
     is_cancelled: bool = False
     answer: Answering | None = None
     children: set[Child] = field(default_factory=set, repr=False)
+    batch_request_ids: tuple[str, ...] = ()
     grpc_context: Any = None
     _own_id: str = field(default="", repr=False)
 

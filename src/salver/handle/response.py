@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     T_co = TypeVar("T_co", covariant=True)
 
-_NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
+NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
 
 
 class DeploymentResponse(Generic[T_co]):
@@ -52,7 +52,7 @@ class DeploymentResponse(Generic[T_co]):
             Exception: Whatever the called code raised, as an instance of its own type and of `RemoteError`.
         """
         if running_loop() is not None:
-            raise RuntimeError(_NOT_IN_A_LOOP)
+            raise RuntimeError(NOT_IN_A_LOOP)
         future = self._call.thread_future()
         try:
             return future.result(timeout_s)  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import ceil
@@ -15,16 +16,34 @@ from salver.handle.link import ControllerLink
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
 from salver.replica.configuration import Configuration
 from salver.replica.liveness import Liveness
+from salver.replica.reporting import Reporting
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
-from salver.runtime.context import ReplicaContext, get_replica_context, set_replica_context
+from salver.runtime.context import (
+    ReplicaContext,
+    get_replica_context,
+    set_max_ongoing_requests,
+    set_replica_context,
+    set_replica_tasks,
+)
+from salver.runtime.models import models_here, unload_models
 from salver.schema.errors import ProtocolError
-from salver.schema.messages import Done, Drain, Message, Ranked, Reconfigure, ReplicaFailed, ReplicaJoined, ReplicaReady
+from salver.schema.messages import (
+    Done,
+    Drain,
+    Message,
+    Ranked,
+    Reconfigure,
+    ReplicaFailed,
+    ReplicaJoined,
+    ReplicaReady,
+)
 from salver.schema.process_payloads import ReplicaPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
@@ -48,6 +67,9 @@ class _Replica:
         self._tasks = Tasks(on_error=_report)
         self._stop = asyncio.Event()
         self._server: ReplicaServer | None = None
+        self._news: Callable[[], Message] | None = None
+        """What each new controller is told."""
+        self._reporting: Reporting | None = None
         self._configuration = Configuration(payload.user_config)
 
     async def run(self) -> None:
@@ -60,24 +82,31 @@ class _Replica:
             name=self._context.name,
             tasks=self._tasks,
             on_ask=self._answer_controller,
+            on_back=lambda: self._tell_news(link),
         )
         await link.connect(self._payload.controller_address)
         routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
         app_name = self._payload.replica.deployment_id.app_name
         set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
         try:
-            link.tell(ReplicaJoined(self._payload.replica))
+            self._announce(link, self._joined)
             user_code = await self._construct(await self._configuration.rank())
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
+            reporting = Reporting(self._payload, user_code, models_here(), link.tell, self._tasks)
+            self._reporting = reporting
+            await reporting.record_metadata()
             await self._configuration.begin(user_code)
             liveness = Liveness(self._payload, self._context.name, user_code, link.tell)
             await liveness.check_first()
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
-            link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
+            failure = ReplicaFailed(self._payload.replica, user_traceback(error))
+            self._announce(link, lambda: failure)
             await self._stop.wait()
             return
+        reporting.start(MonotonicClock())
         await self._serve(user_code, asgi, liveness, link)
         liveness.close()
+        reporting.close()
         await self._finalize(user_code, asgi)
         routers.close()
         link.close()
@@ -91,6 +120,8 @@ class _Replica:
         payload = self._payload
         context = ReplicaContext(payload.replica, None, payload.code_version, ranked.rank, ranked.world_size)
         set_replica_context(context)
+        set_max_ongoing_requests(payload.max_ongoing_requests)
+        set_replica_tasks(self._tasks, asyncio.get_running_loop())
         user_code = UserCode(resolve(payload.code), max_threads=payload.max_ongoing_requests)
         args, kwargs = loads(payload.arguments)
         await user_code.construct(args, kwargs)
@@ -109,16 +140,34 @@ class _Replica:
         server.asgi = asgi
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
-        link.tell(ReplicaReady(self._payload.replica, address))
+
+        def ready() -> ReplicaReady:
+            return ReplicaReady(self._payload.replica, address, server.admission.closed, get_replica_context().rank)
+
+        self._announce(link, ready)
         liveness.start(self._tasks)
         await self._stop.wait()
         listener.close()
         server.close()
 
+    def _joined(self) -> ReplicaJoined:
+        return ReplicaJoined(self._payload.replica, self._configuration.told_rank)
+
+    def _announce(self, link: ControllerLink, news: Callable[[], Message]) -> None:
+        self._news = news
+        self._tell_news(link)
+
+    def _tell_news(self, link: ControllerLink) -> None:
+        if self._reporting is not None:
+            self._reporting.repeat()
+        if self._news is not None:
+            link.tell(self._news())
+
     async def _finalize(self, user_code: UserCode, asgi: AsgiServing | None) -> None:
         try:
             if asgi is not None:
                 await asgi.stop()
+            await unload_models()
             await user_code.close()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             logger.warning("%s: its end raised\n%s", self._context.name, user_traceback(error))
@@ -131,6 +180,7 @@ class _Replica:
                 await self._configuration.change_rank(message)
             case Reconfigure() if self._server is not None:
                 self._server.change_limit(message.max_ongoing_requests)
+                set_max_ongoing_requests(message.max_ongoing_requests)
                 if message.user_config_changed:
                     await self._configuration.change_user_config(message.user_config)
             case _:

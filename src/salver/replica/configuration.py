@@ -8,6 +8,7 @@ from salver.lib.tracebacks import user_traceback
 from salver.replica.user_code import UserCode
 from salver.runtime.context import get_replica_context, set_replica_context
 from salver.schema.errors import SalverError
+from salver.schema.ids import ReplicaRank
 from salver.schema.messages import Ranked
 
 
@@ -35,6 +36,11 @@ class Configuration:
         if self._first is None:
             raise SalverError("The replica was told to end before it had a rank.")
         return self._first
+
+    @property
+    def told_rank(self) -> ReplicaRank | None:
+        """Return the first rank, or None before it was told."""
+        return None if self._first is None else self._first.rank
 
     def give_up(self) -> None:
         """Wait for no rank any more: who is not wanted may never be told one."""

@@ -10,8 +10,8 @@ from salver.controller.health import (
     SILENCE_GRACE_S,
     silence_allowed_s,
 )
-from salver.controller.observed import QUICK_DEATH_S
 from salver.controller.status import Standing, next_standing
+from salver.lib.restarts import QUICK_DEATH_S
 from salver.schema.status import DeploymentStatus, DeploymentStatusTrigger
 from tests.unit.controller.scene import Scene, running, wish
 
