@@ -37,6 +37,16 @@ class Talker:
         yield from range(end)
 
 
+class Batching:
+    @serve.batch
+    async def __call__(self, numbers: list[int]) -> list[str]:
+        return [str(number) for number in numbers]
+
+    @serve.batch(max_batch_size=3)
+    async def half(self, numbers: list[int]) -> list[float]:
+        return [number / 2 for number in numbers]
+
+
 class Nothing:
     def look(self) -> None: ...
 

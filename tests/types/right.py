@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, assert_type
 
 import salver as serve
-from tests.types.classes import Counter, Ingress, Talker, Translator, count, shout
+from tests.types.classes import Batching, Counter, Ingress, Talker, Translator, count, shout
 
 Translators = serve.DeploymentHandle[Translator]
 Counters = serve.DeploymentHandle[Counter]
@@ -73,6 +73,11 @@ async def generators_are_typed(
     async for item in bare.numbers.options(stream=True).remote(1, x=2):
         assert_type(item, Any)
     assert_type(talker.options(stream=flag).remote(), Any)
+
+
+async def batched_methods_are_called_with_one_item(handle: serve.DeploymentHandle[Batching]) -> None:
+    assert_type(await handle[Batching.half].remote(1), float)
+    assert_type(await handle.remote(1), str)
 
 
 async def functions_are_typed(function: serve.DeploymentHandle[Callable[[int], str]]) -> None:

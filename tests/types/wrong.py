@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import salver as serve
-from tests.types.classes import Counter, Ingress, Nothing, Talker, Translator, shout
+from tests.types.classes import Batching, Counter, Ingress, Nothing, Talker, Translator, shout
 
 Translators = serve.DeploymentHandle[Translator]
 Counters = serve.DeploymentHandle[Counter]
@@ -57,6 +57,12 @@ def generators(talker: serve.DeploymentHandle[Talker], translator: Translators) 
     translator.options(stream=True).remote("a")  # E
     for number in stream[Talker.numbers].remote(3):
         shout(number)  # E
+
+
+def batches(handle: serve.DeploymentHandle[Batching], translator: Translators) -> None:
+    handle[Batching.half].remote("a")  # E
+    handle[Batching.half].remote([1])  # E
+    handle.remote("a")  # E
 
 
 def functions(function: serve.DeploymentHandle[Callable[[int], str]]) -> None:

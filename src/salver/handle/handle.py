@@ -10,7 +10,6 @@ from typing import (
     Literal,
     NamedTuple,
     ParamSpec,
-    TypedDict,
     TypeVar,
     Unpack,
     overload,
@@ -18,6 +17,7 @@ from typing import (
 
 from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
+from salver.handle.handle_types import BoundLater, SomeOptions
 from salver.handle.life import Life
 from salver.handle.outgoing import Hints
 from salver.handle.request_context import RequestContext, current_request, request_ids
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 else:
     T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
+M = TypeVar("M")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -54,14 +55,6 @@ class CallOptions(NamedTuple):
     session_id: str = ""
     priority: int | None = None
     stream: bool = False
-
-
-class SomeOptions(TypedDict, total=False):
-    """The options of a handle that leave the types of its calls as they are; for type checkers."""
-
-    multiplexed_model_id: str | None
-    session_id: str | None
-    priority: int | None
 
 
 class DeploymentHandle(Generic[T_co]):
@@ -349,7 +342,13 @@ class DeploymentHandle(Generic[T_co]):
             is_streaming=is_streaming,
         )
 
-    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]":
+    @overload
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]": ...
+
+    @overload
+    def __getitem__(self, method: BoundLater[M]) -> "DeploymentHandle[M]": ...
+
+    def __getitem__(self, method: Any) -> "DeploymentHandle[Any]":
         """Return a handle that calls a method: `handle[Model.predict]` is `handle.predict`, and typed.
 
         Raises:

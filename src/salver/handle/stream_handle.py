@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from salver.handle.handle import DeploymentHandle, SomeOptions
+from salver.handle.handle import DeploymentHandle
+from salver.handle.handle_types import BoundLater, SomeOptions
 from salver.handle.response import DeploymentResponse
 from salver.handle.response_generator import DeploymentResponseGenerator
 
 T_co = TypeVar("T_co", covariant=True)
+M = TypeVar("M")
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
@@ -72,6 +74,12 @@ class StreamHandle(Protocol[T_co]):
     ) -> DeploymentResponseGenerator[R]:
         """Call it with the response of another call."""
 
-    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "StreamHandle[Callable[P, R]]": ...
+    @overload
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "StreamHandle[Callable[P, R]]":
+        """Return a handle that calls a method."""
+
+    @overload
+    def __getitem__(self, method: BoundLater[M]) -> "StreamHandle[M]":
+        """Return a handle that calls a decorated method."""
 
     def __getattr__(self, name: str) -> "StreamHandle[Any]": ...
