@@ -20,8 +20,12 @@ _SECONDS_BETWEEN = 0.05
 _SHORTEST_WAIT_S = 0.00025
 _MOST_SIZES = 8
 _LATENCIES = 512
-_AS_GOOD = 0.97
+_AS_GOOD = 0.98
 _WORTH_TRYING = 1.05
+_FIRST_TRIES, _MOST_TRIES, _TRIES_EACH_BATCH = 20.0, 20.0, 0.04
+_WORTH_DARING = 1.08
+_DARING_CHOICES = 2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _QUANTILE = 0.95
 _LOWEST_MARGIN, _MARGIN_DOWN, _MARGIN_UP = 0.4, 0.9, 1.02
 
@@ -72,6 +76,10 @@ class AdaptiveBatching:
         self._last_choice = 0.0
         self._cycles_since = 0
         self._bounds = Limits(_FIRST_SIZE, target_latency_s)
+        self._tries_left = _FIRST_TRIES
+        self._dares_left = 0
+        self._next_dare = 0.0
+        self._pause_s = _FIRST_PAUSE_S
 
     def limits(self, settings: Settings) -> Limits:
         """Return the limits of the next batch, which are within those of the settings."""
@@ -94,24 +102,44 @@ class AdaptiveBatching:
         self._last_ended = ended
         self._cycles_since += 1
         self._trial = None
+        self._tries_left = min(self._tries_left + _TRIES_EACH_BATCH, _MOST_TRIES)
         if self._cycles_since >= _CYCLES_BETWEEN and ended - self._last_choice >= _SECONDS_BETWEEN:
             self._cycles_since, self._last_choice = 0, ended
             self._choose(ended)
-        elif self._cycles_since in (2, 3):
+        elif self._tries_left >= 1:
             self._try_something()
 
     def _choose(self, now: float) -> None:
         self._costs.settle(now)
+        if self._dares_left:
+            self._dares_left -= 1
+            self._latencies.clear()
+            if self._dares_left:
+                return
         self._adjust_margin()
         budget_s = self._target_s * self._margin
         forecasts = [self._forecast(Limits(size, wait_s)) for size in self._sizes() for wait_s in self._waits()]
-        fitting = [each for each in forecasts if each.latency_s <= budget_s]
-        if not fitting:
-            # Whatever is done is too slow. The fastest way through what waits is the best for all.
-            fitting = forecasts
+        # Where whatever is done is too slow, the fastest way through what waits is the best for all.
+        fitting = [each for each in forecasts if each.latency_s <= budget_s] or forecasts
         best = max(each.rate for each in fitting)
-        good = [each for each in fitting if each.rate >= best * _AS_GOOD]
-        self._chosen = min(good, key=lambda each: (each.latency_s, -each.limits.max_size)).limits
+        daring = [each for each in forecasts if each.rate > best * _WORTH_DARING]
+        if daring and now >= self._next_dare:
+            self._dare(daring, now)
+        else:
+            good = [each for each in fitting if each.rate >= best * _AS_GOOD]
+            self._chosen = min(good, key=lambda each: (each.limits.wait_s, -each.rate)).limits
+
+    def _dare(self, daring: list[_Forecast], now: float) -> None:
+        """For some batches, do what is forecast to be too slow.
+
+        What waits now came while batches were made otherwise: callers that would call together come in two halves, and
+        the first half would wait for the second. After a few batches they come together, and the forecast is another.
+        Each time that this does not come true, it is longer until the next.
+        """
+        self._chosen = max(daring, key=lambda each: each.rate).limits
+        self._dares_left = _DARING_CHOICES
+        self._next_dare = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _adjust_margin(self) -> None:
         """Aim lower after too slow answers, and only slowly higher again."""
@@ -168,6 +196,7 @@ class AdaptiveBatching:
         size = self._costs.untried(rate * _WORTH_TRYING, most)
         if size is not None and self._costs.at(size) <= self._target_s * self._margin:
             self._trial = size
+            self._tries_left -= 1
 
 
 def _quantile(values: list[float]) -> float:

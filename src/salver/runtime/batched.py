@@ -115,6 +115,8 @@ class _Batched(_Controls, Generic[K]):
         settings: What the decorator says.
     """
 
+    __name__: str
+
     _streams = False
     _bound: Callable[[Batches, object], K]
 

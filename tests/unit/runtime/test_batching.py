@@ -87,7 +87,7 @@ def test_an_option_that_is_not_allowed_is_refused_at_decoration(
 
 
 def test_a_whole_float_is_a_size_and_an_int_is_a_wait() -> None:
-    @serve.batch(max_batch_size=2.0, batch_wait_timeout_s=1)  # type: ignore[arg-type]
+    @serve.batch(max_batch_size=2.0, batch_wait_timeout_s=1)  # type: ignore[call-overload, untyped-decorator]
     async def handle(items: list[int]) -> list[int]:
         return items
 
@@ -105,16 +105,18 @@ def test_the_defaults_are_ten_items_and_ten_milliseconds() -> None:
 
 
 def test_bare_on_a_function_that_is_not_async_is_refused() -> None:
-    with pytest.raises(TypeError, match="^Functions decorated with @serve.batch must be 'async def'$"):
-        serve.batch(lambda items: items)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"^Functions decorated with @serve\.batch must be 'async def'$"):
+        serve.batch(lambda items: items)
 
 
 def test_bare_on_an_async_generator_is_refused_and_says_how() -> None:
     async def stream(items: list[int]) -> Any:
         yield items
 
-    with pytest.raises(TypeError, match=r"must be 'async def'; for an asynchronous generator, write `@serve.batch\(\)`"):
-        serve.batch(stream)  # type: ignore[call-overload]
+    with pytest.raises(
+        TypeError, match=r"must be 'async def'; for an asynchronous generator, write `@serve.batch\(\)`"
+    ):
+        serve.batch(stream)
 
 
 @pytest.mark.parametrize("decorate", [lambda: serve.batch(3), lambda: serve.batch()(3)])  # type: ignore[call-overload]

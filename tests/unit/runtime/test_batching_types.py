@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = '''
+PROGRAM = """
 from collections.abc import AsyncGenerator
 from typing import assert_type
 
@@ -43,13 +43,13 @@ async def main(model: Model) -> None:
     async for part in model.stream(1):
         assert_type(part, str)
     model.handle.set_max_batch_size(8)
-'''
-WRONG = '''
+"""
+WRONG = """
     await model.handle("one")
     await model.handle(1, 2)
     await function([1])
     model.stream("one")
-'''
+"""
 
 
 def _checked(program: str, path: Path) -> str:
