@@ -5,7 +5,7 @@ items came while it ran, which is when they would have come had it waited for th
 meant can be computed from what was seen, for many choices at once, and only sizes that never ran must be tried.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ _SHORTEST_WAIT_S = 0.00025
 _MOST_SIZES = 8
 _LATENCIES = 512
 _AS_GOOD = 0.98
+_NEARLY = 0.95
 _WORTH_TRYING = 1.05
 _FIRST_TRIES, _MOST_TRIES, _TRIES_EACH_BATCH = 20.0, 20.0, 0.04
 _WORTH_DARING = 1.08
@@ -37,10 +38,14 @@ class _Cycle:
     Attributes:
         free: When a batch could have begun.
         arrivals: When items came that waited then, or came until the batch was answered.
+        before: When the batch before began.
+        there_before: How many items waited then, whether or not they became part of it.
     """
 
     free: float
     arrivals: list[float]
+    before: float
+    there_before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class AdaptiveBatching:
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._margin = 0.95
         self._last_ended = 0.0
+        self._before = (0.0, 0)
         self._last_choice = 0.0
         self._cycles_since = 0
         self._bounds = Limits(_FIRST_SIZE, target_latency_s)
@@ -98,8 +104,9 @@ class AdaptiveBatching:
         """
         self._costs.add(len(arrivals), ended - started, ended)
         self._latencies.extend(ended - arrival for arrival in arrivals)
-        self._cycles.append(_Cycle(min(self._last_ended, started), sorted(arrivals + waiting)))
-        self._last_ended = ended
+        came = sorted(arrivals + waiting)
+        self._cycles.append(_Cycle(min(self._last_ended, started), came, *self._before))
+        self._last_ended, self._before = ended, (started, bisect_right(came, started))
         self._cycles_since += 1
         self._trial = None
         self._tries_left = min(self._tries_left + _TRIES_EACH_BATCH, _MOST_TRIES)
@@ -119,8 +126,7 @@ class AdaptiveBatching:
         self._adjust_margin()
         budget_s = self._target_s * self._margin
         forecasts = [self._forecast(Limits(size, wait_s)) for size in self._sizes() for wait_s in self._waits()]
-        # Where whatever is done is too slow, the fastest way through what waits is the best for all.
-        fitting = [each for each in forecasts if each.latency_s <= budget_s] or forecasts
+        fitting = [each for each in forecasts if each.latency_s <= budget_s] or _least_slow(forecasts)
         best = max(each.rate for each in fitting)
         daring = [each for each in forecasts if each.rate > best * _WORTH_DARING]
         if daring and now >= self._next_dare:
@@ -181,9 +187,11 @@ class AdaptiveBatching:
             cost_s = self._costs.at(size)
             items += size
             busy_s += start - begin + cost_s
+            # Had batches been as large before, there would be nothing left over from then.
+            oldest = 0 if limits.max_size < cycle.there_before else min(bisect_left(arrivals, cycle.before), there - 1)
             # The first has waited for longest; the last of those left over waits for some more batches.
             last = start - arrivals[there - 1] + cost_s * (1 + (there - 1) // size)
-            latencies.append(max(start - head + cost_s, last))
+            latencies.append(max(start - arrivals[oldest] + cost_s, last))
         return _Forecast(limits, items / max(busy_s, 1e-9), _quantile(latencies))
 
     def _try_something(self) -> None:
@@ -197,6 +205,12 @@ class AdaptiveBatching:
         if size is not None and self._costs.at(size) <= self._target_s * self._margin:
             self._trial = size
             self._tries_left -= 1
+
+
+def _least_slow(forecasts: list[_Forecast]) -> list[_Forecast]:
+    """Where nothing is quick enough, first get through what waits, then be as quick as that allows."""
+    most = max(each.rate for each in forecasts)
+    return [min((each for each in forecasts if each.rate >= most * _NEARLY), key=lambda each: each.latency_s)]
 
 
 def _quantile(values: list[float]) -> float:
