@@ -8,6 +8,7 @@ meant can be computed from what was seen, for many choices at once, and only siz
 from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass
+from math import ceil
 
 from salver.runtime.batch_costs import CostCurve
 from salver.runtime.batch_queue import Limits
@@ -187,11 +188,13 @@ class AdaptiveBatching:
             cost_s = self._costs.at(size)
             items += size
             busy_s += start - begin + cost_s
-            # Had batches been as large before, there would be nothing left over from then.
-            oldest = 0 if limits.max_size < cycle.there_before else min(bisect_left(arrivals, cycle.before), there - 1)
-            # The first has waited for longest; the last of those left over waits for some more batches.
-            last = start - arrivals[there - 1] + cost_s * (1 + (there - 1) // size)
-            latencies.append(max(start - arrivals[oldest] + cost_s, last))
+            # The first have waited for longest; of those left over, the last wait for some more batches.
+            nearly_first, nearly_last = int(there * (1 - _QUANTILE)), ceil(there * _QUANTILE) - 1
+            if limits.max_size >= cycle.there_before:
+                # Had batches been as large before, there would be nothing left over from then.
+                nearly_first = min(max(nearly_first, bisect_left(arrivals, cycle.before)), there - 1)
+            last = start - arrivals[nearly_last] + cost_s * (1 + nearly_last // size)
+            latencies.append(max(start - arrivals[nearly_first] + cost_s, last))
         return _Forecast(limits, items / max(busy_s, 1e-9), _quantile(latencies))
 
     def _try_something(self) -> None:
