@@ -89,6 +89,13 @@ def test_it_follows_clients_that_come_and_go() -> None:
     assert simulation.run(5.0, skip_s=2.0).rate >= 0.9 * best_fixed("flat", Load(clients=24, away_s=0.002)).rate
 
 
+@pytest.mark.parametrize("curve", CURVES)
+def test_costs_that_vary_widely_cost_little(curve: str) -> None:
+    noisy = Load(clients=64, away_s=0.002, noise=0.2)
+    found = adaptive(CURVES[curve], noisy).run(LEARNING_S + 4.0, skip_s=LEARNING_S)
+    assert found.rate >= 0.8 * best_fixed(curve, noisy).rate
+
+
 def test_it_does_not_swing_once_it_has_learned() -> None:
     simulation = adaptive(CURVES["linear"], MANY)
     simulation.run(LEARNING_S)
@@ -144,7 +151,7 @@ def _curve(*samples: tuple[int, float]) -> CostCurve:
 
 
 def test_costs_are_medians_at_known_sizes_and_interpolated_between() -> None:
-    curve = _curve((8, 1.0), (8, 1.1), (8, 9.0), (16, 2.0), (16, 2.0))
+    curve = _curve((8, 1.0), (8, 1.1), (8, 9.0), (16, 2.0), (16, 2.0), (16, 2.0))
     assert curve.at(8) == 1.1
     assert curve.at(4) == 1.1
     assert curve.at(12) == pytest.approx(1.55)
@@ -163,14 +170,14 @@ def test_costs_that_have_changed_replace_all_that_was_known() -> None:
 
 
 def test_what_is_old_is_forgotten() -> None:
-    curve = _curve((8, 1.0), (8, 1.0))
+    curve = _curve(*[(8, 1.0)] * 3)
     curve.add(16, 2.0, 30.0)
     curve.settle(30.0)
     assert curve.points == [(16, 2.0)]
 
 
 def test_only_sizes_that_may_be_better_are_worth_a_try() -> None:
-    step = _curve(*[(16, 1.0)] * 2, *[(64, 4.0)] * 2)
+    step = _curve(*[(16, 1.0)] * 3, *[(64, 4.0)] * 3)
     assert step.untried(16.0, 128) == 40
     assert step.untried(16.0, 32) == 24
     assert step.untried(70.0, 128) is None
