@@ -14,7 +14,7 @@ import numpy as np
 import salver as serve
 
 FEATURES = 1024
-LAYERS = 4
+LAYERS = 8
 FULL = 32
 CURVES: dict[str, Callable[[int], float]] = {
     "flat": lambda size: 0.010,

@@ -16,6 +16,7 @@ import salver as serve
 from salver.exceptions import SalverError
 from salver.handle.request_context import RequestContext, current_request, enter_request
 from salver.lib.tasks import Tasks
+from salver.runtime.adaptive_batching import AdaptiveBatching
 from salver.runtime.batch_counters import all_batch_counters
 from salver.runtime.context import set_max_ongoing_requests, set_replica_tasks
 from tests.unit.runtime.virtual_time import run
@@ -256,6 +257,25 @@ def test_a_handler_that_cancels_itself_fails_its_batch_only() -> None:
         assert await handle(1) == 1
 
     run(main())
+
+
+def test_an_error_in_what_adapts_the_limits_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ArithmeticError("a defect")
+
+    monkeypatch.setattr(AdaptiveBatching, "batch_ended", fail)
+    errors: list[Any] = []
+
+    @serve.batch(max_batch_size=2, target_latency_s=1.0)
+    async def handle(items: list[int]) -> list[int]:
+        return items
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+        assert await gathered(*[handle(number) for number in range(5)]) == list(range(5))
+
+    run(main())
+    assert {type(error) for error in errors} == {ArithmeticError}
 
 
 def test_parameters_that_are_left_out_are_lists_of_their_defaults() -> None:
