@@ -66,11 +66,11 @@ class Router:
     def route(self, outgoing: Outgoing) -> None:
         """Give a request to a replica now, or to the next one that has room."""
         self._num_routed = outgoing.order = self._num_routed + 1
-        if not self._num_waiting:
-            channel = self._choose_for(outgoing) if outgoing.hints.multiplexed_model_id else self._choose()
-            if channel is not None:
-                channel.send(outgoing)
-                return
+        if not self._num_waiting and (channel := self._choose(outgoing)) is not None:
+            if outgoing.hints.multiplexed_model_id:
+                self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
+            channel.send(outgoing)
+            return
         state = self._set
         if state is None:
             self._waiting.append(outgoing)
@@ -101,16 +101,16 @@ class Router:
         first, self._set = self._set is None, replicas
         entries = {entry.replica: entry for entry in replicas.replicas}
         for replica in [each for each in self._channels if each not in entries]:
-            channel = self._channels.pop(replica)
-            self._affinity.gone(channel)
-            channel.retire()
+            gone = self._channels.pop(replica)
+            self._affinity.gone(gone)
+            gone.retire()
         for replica, entry in entries.items():
-            known = self._channels.get(replica)
-            if known is None or known.closed:
-                known = self._channels[replica] = self._open_channel(entry, self)
+            channel = self._channels.get(replica)
+            if channel is None or channel.closed:
+                channel = self._channels[replica] = self._open_channel(entry, self)
             else:
-                known.entry, known.limit = entry, entry.max_ongoing_requests
-            self._affinity.told(known, entry.multiplexed_model_ids)
+                channel.entry, channel.limit = entry, entry.max_ongoing_requests
+            self._affinity.told(channel, entry.multiplexed_model_ids)
         self._choices = list(self._channels.values())
         if not self._choices and replicas.unavailable is not None:
             self._refuse_waiting(replicas.unavailable)
@@ -155,10 +155,11 @@ class Router:
 
     def on_returned(self, outgoing: Outgoing) -> None:
         """Send a request elsewhere, before all that came later; part of ChannelOwner."""
-        channel = None if outgoing.abandoned else self._choose_for(outgoing)
-        if channel is None:
+        channel = self._choose(outgoing)
+        if channel is None or outgoing.abandoned:
             self._wait_again(outgoing)
         else:
+            self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
             channel.send(outgoing)
 
     def may_retry(self) -> bool:
@@ -173,17 +174,11 @@ class Router:
             self._choices = list(self._channels.values())
         self._seek_room()
 
-    def _choose_for(self, outgoing: Outgoing) -> Channel | None:
-        model_id = outgoing.hints.multiplexed_model_id
-        if not model_id:
-            return self._choose()
-        channel = self._affinity.choose(model_id, self._choices)
-        if channel is not None:
-            self._affinity.sent(channel, model_id)
-        return channel
-
-    def _choose(self) -> Channel | None:
+    def _choose(self, outgoing: Outgoing) -> Channel | None:
+        """Return who should have a request now; None only while every replica is full."""
         choices = self._choices
+        if outgoing.hints.multiplexed_model_id:
+            return self._affinity.choose(outgoing.hints.multiplexed_model_id, choices)
         size = len(choices)
         if size == 1:
             only = choices[0]
@@ -206,26 +201,25 @@ class Router:
             default=None,
         )
 
-    def _next_waiting(self, channel: Channel | None = None) -> Outgoing | None:
-        """Take a request from the queue: the oldest, or for a given channel one for a model that is there."""
-        while self._waiting:
-            outgoing = self._waiting.popleft()
-            if not outgoing.abandoned:
-                self._num_waiting -= 1
-                if channel is not None and outgoing.hints.multiplexed_model_id:
-                    return self._swap_for(channel, outgoing)
-                return outgoing
-        return None
-
-    def _swap_for(self, channel: Channel, oldest: Outgoing) -> Outgoing:
-        """Return who goes to a channel in place of the oldest, who stays the oldest then."""
+    def _oldest_waiting(self) -> Outgoing | None:
         waiting = self._waiting
-        waiting.appendleft(oldest)
-        index = self._affinity.pick(channel, waiting)
-        outgoing = waiting[index]
-        del waiting[index]
+        while waiting and waiting[0].abandoned:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def _next_waiting(self, channel: Channel) -> Outgoing | None:
+        """Take the request out of the queue that a replica with room should have."""
+        outgoing = self._oldest_waiting()
+        if outgoing is None:
+            return None
         if outgoing.hints.multiplexed_model_id:
+            index = self._affinity.pick(channel, self._waiting)
+            outgoing = self._waiting[index]
+            del self._waiting[index]
             self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
+        else:
+            self._waiting.popleft()
+        self._num_waiting -= 1
         return outgoing
 
     def _seek_room(self) -> None:
@@ -234,10 +228,12 @@ class Router:
         The requests stay here meanwhile, so that whoever calls back first gets one. Were they sent from one full
         replica to the next, two callers could hold for ever the slots that each other's requests are refused for.
         """
-        if self._num_waiting and (channel := self._choose()) is not None and not channel.ask_for_room():
-            outgoing = self._next_waiting(channel)
-            if outgoing is not None:
-                channel.send(outgoing)
+        outgoing = self._oldest_waiting()
+        if outgoing is None:
+            return
+        channel = self._choose(outgoing)
+        if channel is not None and not channel.ask_for_room():
+            self._send_waiting(outgoing, channel)
 
     def _wait_again(self, outgoing: Outgoing) -> None:
         outgoing.channel = None
@@ -253,15 +249,23 @@ class Router:
         self._num_waiting += 1
 
     def _pump(self) -> None:
-        while self._num_waiting and (channel := self._choose()) is not None:
-            outgoing = self._next_waiting(channel)
-            if outgoing is None:
+        while (outgoing := self._oldest_waiting()) is not None:
+            channel = self._choose(outgoing)
+            if channel is None:
                 return
-            channel.send(outgoing)
+            self._send_waiting(outgoing, channel)
+
+    def _send_waiting(self, outgoing: Outgoing, channel: Channel) -> None:
+        self._waiting.remove(outgoing)
+        self._num_waiting -= 1
+        self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
+        channel.send(outgoing)
 
     def _refuse_waiting(self, reason: str) -> None:
-        while (outgoing := self._next_waiting()) is not None:
-            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+        waiting, self._waiting, self._num_waiting = self._waiting, deque(), 0
+        for outgoing in waiting:
+            if not outgoing.abandoned:
+                _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
 
     def _refuse_excess(self, state: Replicas) -> None:
         """Refuse the youngest of those that came before the limit of the queue was known."""
