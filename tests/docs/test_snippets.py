@@ -21,6 +21,7 @@ ASKS = {
     "chat.py": ("/people", "0"),
     "fallback.py": ("/", '["bestsellers"]'),
     "cleanup.py": ("/", "4"),
+    "greeter.py": ("/", "Hello"),
 }
 
 
