@@ -11,6 +11,7 @@ import pytest
 
 import salver as serve
 from salver.handle.request_context import RequestContext, current_request, enter_request
+from salver.replica.user_code import UserCode
 from salver.runtime.context import ReplicaContext, set_replica_context
 from salver.runtime.models import models_here, unload_models
 from salver.runtime.multiplexing import BoundMultiplexed, Multiplexed
@@ -470,6 +471,12 @@ async def test_another_event_loop_is_refused_in_words(server: Server) -> None:
 
     with pytest.raises(RuntimeError, match="in another event loop"):
         await asyncio.to_thread(asyncio.run, ask())
+
+
+async def test_a_handle_may_call_it_as_any_async_method(replica: None) -> None:
+    code = UserCode(Server, max_threads=1)
+    await code.construct((), {})
+    assert (await code.call("get_model", ("a",), {})).name == "a"
 
 
 async def test_the_model_id_may_be_given_by_name(server: Server) -> None:
