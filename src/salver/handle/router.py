@@ -6,18 +6,24 @@ is an event: an answer of ours, a ROOM frame, a new replica. The time matters on
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from salver.handle.channel import Channel
 from salver.handle.multiplex_affinity import ModelAffinity
 from salver.handle.outgoing import Outgoing
+from salver.handle.policies import TWO_CHOICES, policy_for
+from salver.handle.policies.base import Policy, load_of
+from salver.handle.policies.locality import Locality, Place
+from salver.handle.request_router.custom import CustomRouting
 from salver.handle.retry_budget import RetryBudget
+from salver.schema.application import RouterSpec
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import ReplicaEntry, Replicas
 
 OpenChannel = Callable[[ReplicaEntry, "Router"], Channel]
+RunCustom = Callable[[RouterSpec, "Router"], CustomRouting]
 
 _FEW = 64
 """So many abandoned requests may stay in the queue whatever its length."""
@@ -31,6 +37,8 @@ class Router:
         open_channel: Makes the channel to a replica.
         random: Source of the two choices.
         now: Tells monotonic seconds.
+        place: Where this process is.
+        run_custom: Runs a router that the user wrote.
     """
 
     def __init__(
@@ -39,6 +47,8 @@ class Router:
         open_channel: OpenChannel,
         random: Random,
         now: Callable[[], float] = time.monotonic,
+        place: Place = Place(),  # noqa: B008 - it cannot be changed
+        run_custom: RunCustom | None = None,
     ) -> None:
         self.deployment = deployment
         self._open_channel = open_channel
@@ -52,6 +62,10 @@ class Router:
         self._now = now
         self._budget = RetryBudget(now())
         self._set: Replicas | None = None
+        self._place = place
+        self._policy: Policy | None = None
+        self._custom: CustomRouting | None = None
+        self._run_custom = run_custom
 
     @property
     def num_waiting(self) -> int:
@@ -71,17 +85,18 @@ class Router:
                 self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
             channel.send(outgoing)
             return
-        state = self._set
-        if state is None:
-            self._waiting.append(outgoing)
-            self._num_waiting += 1
-        elif not self._choices and state.unavailable is not None:
-            _refuse(outgoing, DeploymentUnavailableError(self.deployment, state.unavailable))
-        elif 0 <= state.max_queued_requests <= self._num_waiting:
-            _refuse(outgoing, self._backpressure(state))
-        else:
-            self._waiting.append(outgoing)
-            self._num_waiting += 1
+        state, custom = self._set, self._custom
+        if state is not None and not self._choices and state.unavailable is not None:
+            self._refuse(outgoing, DeploymentUnavailableError(self.deployment, state.unavailable))
+            return
+        num_new = custom.num_new if custom is not None else 0
+        if state is not None and 0 <= state.max_queued_requests <= self._num_waiting - num_new:
+            self._refuse(outgoing, self._backpressure(state))
+            return
+        self._waiting.append(outgoing)
+        self._num_waiting += 1
+        if custom is not None:
+            custom.consider(outgoing)
 
     def cancel(self, outgoing: Outgoing) -> None:
         """Stop a request that was routed, whether it waits, is with a replica or is over."""
@@ -91,6 +106,8 @@ class Router:
         if outgoing.channel is not None:
             outgoing.channel.cancel(outgoing)
             return
+        if self._custom is not None:
+            self._custom.forget(outgoing)
         # It stays in the queue and is skipped there: searching for it would cost what the queue is long.
         self._num_waiting -= 1
         if len(self._waiting) > 2 * self._num_waiting + _FEW:
@@ -98,7 +115,7 @@ class Router:
 
     def update(self, replicas: Replicas) -> None:
         """Take a new snapshot of the deployment's replicas."""
-        first, self._set = self._set is None, replicas
+        former, self._set = self._set, replicas
         entries = {entry.replica: entry for entry in replicas.replicas}
         for replica in [each for each in self._channels if each not in entries]:
             gone = self._channels.pop(replica)
@@ -112,10 +129,11 @@ class Router:
                 channel.entry, channel.limit = entry, entry.max_ongoing_requests
             self._affinity.told(channel, entry.multiplexed_model_ids)
         self._choices = list(self._channels.values())
+        self._take_policy(former, replicas)
         if not self._choices and replicas.unavailable is not None:
             self._refuse_waiting(replicas.unavailable)
         self._pump()
-        if first:
+        if former is None:
             self._refuse_excess(replicas)
 
     def close(self) -> None:
@@ -124,6 +142,7 @@ class Router:
         channels, self._channels, self._choices = self._channels, {}, []
         self._set = Replicas(unavailable=reason)
         self._refuse_waiting(reason)
+        self._stop_custom()
         for channel in channels.values():
             channel.close()
 
@@ -131,6 +150,8 @@ class Router:
 
     def on_freed(self, channel: Channel) -> None:
         """Give the freed place to the oldest waiting request; part of ChannelOwner."""
+        if self._custom is not None:
+            self._custom.freed(channel)
         if self._num_waiting and channel.has_room and (outgoing := self._next_waiting(channel)) is not None:
             channel.send(outgoing)
 
@@ -172,13 +193,44 @@ class Router:
             del self._channels[channel.entry.replica]
             self._affinity.gone(channel)
             self._choices = list(self._channels.values())
+            if self._custom is not None:
+                self._custom.lost(channel, self._choices)
+            elif self._policy is not None:
+                self._policy.changed(self._choices)
+        elif self._custom is not None:
+            self._custom.freed(channel)
         self._seek_room()
 
+    # Queue of CustomRouting
+
+    def send_considered(self, outgoing: Outgoing) -> bool:
+        """Send a waiting request if one of its replicas has room; part of Queue."""
+        channel = self._choose(outgoing)
+        if channel is None:
+            return False
+        self._send_waiting(outgoing, channel)
+        return True
+
+    def considered(self) -> None:
+        """Refuse the youngest if now too many wait; part of Queue."""
+        if self._set is not None:
+            self._refuse_excess(self._set)
+
+    def drop_custom(self) -> None:
+        """Do without the router that the user wrote: it cannot be run here; part of Queue."""
+        self._stop_custom()
+        if self._set is not None:
+            self._take_policy(self._set, self._set)
+        self._pump()
+
     def _choose(self, outgoing: Outgoing) -> Channel | None:
-        """Return who should have a request now; None only while every replica is full."""
-        choices = self._choices
-        if outgoing.hints.multiplexed_model_id:
+        """Return who should have a request now; None only while every replica that it may go to is full."""
+        choices: Sequence[Channel] = self._choices
+        if outgoing.hints.multiplexed_model_id and self._custom is None:
+            # Whatever the policy is: nothing costs more than to load a model.
             return self._affinity.choose(outgoing.hints.multiplexed_model_id, choices)
+        if self._policy is not None:
+            choices = self._policy.shortlist(outgoing, choices)
         size = len(choices)
         if size == 1:
             only = choices[0]
@@ -195,11 +247,30 @@ class Router:
             return a
         if b.has_room:
             return b
-        return min(
-            (each for each in choices if each.has_room),
-            key=lambda each: len(each.in_flight) + each.others,
-            default=None,
-        )
+        return min((each for each in choices if each.has_room), key=load_of, default=None)
+
+    def _take_policy(self, former: Replicas | None, replicas: Replicas) -> None:
+        """Choose as the snapshot says; a policy that is still the same keeps what it knows."""
+        spec = replicas.router
+        is_new = former is None or spec != former.router
+        if is_new:
+            self._stop_custom()
+            self._policy = None
+        if is_new and spec is not None and spec.code is not None and self._run_custom is not None:
+            self._policy = self._custom = self._run_custom(spec, self)
+            for each in self._waiting:
+                if not each.abandoned:
+                    self._custom.consider(each)
+        elif self._policy is None or isinstance(self._policy, Locality):
+            name, kwargs = (spec.policy, spec.kwargs) if spec is not None and spec.policy else (TWO_CHOICES, {})
+            self._policy = policy_for(name, kwargs, self._place, replicas.replicas)
+        if self._policy is not None:
+            self._policy.changed(self._choices)
+
+    def _stop_custom(self) -> None:
+        if self._custom is not None:
+            self._custom.close()
+            self._custom = self._policy = None
 
     def _oldest_waiting(self) -> Outgoing | None:
         waiting = self._waiting
@@ -209,6 +280,8 @@ class Router:
 
     def _next_waiting(self, channel: Channel) -> Outgoing | None:
         """Take the request out of the queue that a replica with room should have."""
+        if self._custom is not None:
+            return self._next_accepting(channel, self._custom)
         outgoing = self._oldest_waiting()
         if outgoing is None:
             return None
@@ -222,18 +295,36 @@ class Router:
         self._num_waiting -= 1
         return outgoing
 
+    def _next_accepting(self, channel: Channel, custom: CustomRouting) -> Outgoing | None:
+        for outgoing in self._waiting:
+            if custom.accepts(outgoing, channel):
+                self._waiting.remove(outgoing)
+                self._num_waiting -= 1
+                custom.gave(outgoing, channel)
+                return outgoing
+        custom.nobody_accepts()
+        return None
+
+    def _first_to_send(self) -> tuple[Outgoing, Channel] | None:
+        """Return the oldest waiting request that somebody has room for."""
+        if self._custom is None:
+            outgoing = self._oldest_waiting()
+            channel = None if outgoing is None else self._choose(outgoing)
+            return None if outgoing is None or channel is None else (outgoing, channel)
+        for outgoing in self._waiting:
+            if (channel := self._choose(outgoing)) is not None:
+                return outgoing, channel
+        return None
+
     def _seek_room(self) -> None:
         """Ask one more replica for room, if requests wait and one may have it.
 
         The requests stay here meanwhile, so that whoever calls back first gets one. Were they sent from one full
         replica to the next, two callers could hold for ever the slots that each other's requests are refused for.
         """
-        outgoing = self._oldest_waiting()
-        if outgoing is None:
-            return
-        channel = self._choose(outgoing)
-        if channel is not None and not channel.ask_for_room():
-            self._send_waiting(outgoing, channel)
+        found = self._first_to_send()
+        if found is not None and not found[1].ask_for_room():
+            self._send_waiting(*found)
 
     def _wait_again(self, outgoing: Outgoing) -> None:
         outgoing.channel = None
@@ -241,23 +332,24 @@ class Router:
             return
         reason = self._set.unavailable if self._set is not None else None
         if not self._choices and reason is not None:
-            _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+            self._refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
             return
         waiting = self._waiting
         place = next((index for index, each in enumerate(waiting) if each.order > outgoing.order), len(waiting))
         waiting.insert(place, outgoing)
         self._num_waiting += 1
+        if self._custom is not None:
+            self._custom.consider(outgoing)
 
     def _pump(self) -> None:
-        while (outgoing := self._oldest_waiting()) is not None:
-            channel = self._choose(outgoing)
-            if channel is None:
-                return
-            self._send_waiting(outgoing, channel)
+        while (found := self._first_to_send()) is not None:
+            self._send_waiting(*found)
 
     def _send_waiting(self, outgoing: Outgoing, channel: Channel) -> None:
         self._waiting.remove(outgoing)
         self._num_waiting -= 1
+        if self._custom is not None:
+            self._custom.gave(outgoing, channel)
         self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
         channel.send(outgoing)
 
@@ -265,18 +357,22 @@ class Router:
         waiting, self._waiting, self._num_waiting = self._waiting, deque(), 0
         for outgoing in waiting:
             if not outgoing.abandoned:
-                _refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+                self._refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
 
     def _refuse_excess(self, state: Replicas) -> None:
         """Refuse the youngest of those that came before the limit of the queue was known."""
-        waiting = [each for each in self._waiting if not each.abandoned]
-        if state.max_queued_requests < 0 or len(waiting) <= state.max_queued_requests:
+        num_new = 0 if self._custom is None else self._custom.num_new
+        if not 0 <= state.max_queued_requests < self._num_waiting - num_new:
             return
-        excess = waiting[state.max_queued_requests :]
-        self._waiting = deque(waiting[: state.max_queued_requests])
+        old = [each for each in self._waiting if not (each.abandoned or self._is_new(each))]
+        excess = set(old[state.max_queued_requests :])
+        self._waiting = deque(each for each in self._waiting if not (each.abandoned or each in excess))
         self._num_waiting = len(self._waiting)
-        for outgoing in excess:
-            _refuse(outgoing, self._backpressure(state))
+        for outgoing in old[state.max_queued_requests :]:
+            self._refuse(outgoing, self._backpressure(state))
+
+    def _is_new(self, outgoing: Outgoing) -> bool:
+        return self._custom is not None and self._custom.is_new(outgoing)
 
     def _backpressure(self, state: Replicas) -> BackPressureError:
         return BackPressureError(
@@ -286,8 +382,9 @@ class Router:
             state.backpressure_retry_after_s,
         )
 
-
-def _refuse(outgoing: Outgoing, error: SalverError) -> None:
-    # Whoever cancels it later must not be taken for one that waits.
-    outgoing.abandoned = True
-    outgoing.on_refused(error)
+    def _refuse(self, outgoing: Outgoing, error: SalverError) -> None:
+        # Whoever cancels it later must not be taken for one that waits.
+        outgoing.abandoned = True
+        if self._custom is not None:
+            self._custom.forget(outgoing)
+        outgoing.on_refused(error)

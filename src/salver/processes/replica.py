@@ -11,6 +11,7 @@ import uvloop
 
 from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
+from salver.handle.policies.locality import Place
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
@@ -61,7 +62,8 @@ class _Replica:
             on_ask=self._answer_controller,
         )
         await link.connect(self._payload.controller_address)
-        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
+        place = Place(self._context.node_id)
+        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks, place=place)
         app_name = self._payload.replica.deployment_id.app_name
         set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
         try:
