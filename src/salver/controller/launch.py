@@ -9,7 +9,7 @@ from salver.controller.placement import resources_of
 from salver.engine.base import ProcessSpec
 from salver.schema.application import Preload
 from salver.schema.ids import ReplicaID
-from salver.schema.options import ActorOptions
+from salver.schema.options import ActorOptions, AutoscalingConfig, RequestRouterConfig
 from salver.schema.process_payloads import ReplicaPayload
 
 REPLICA_ENTRY = "salver.processes.replica:main"
@@ -19,6 +19,8 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, expose_tracebacks: bool) -> ProcessSpec:
     """Return the process that runs a replica."""
     spec, application = wish.spec, wish.application
+    routing = spec.options.request_router_config or RequestRouterConfig()
+    scaling = spec.options.autoscaling_config or AutoscalingConfig()
     payload = ReplicaPayload(
         controller_address=controller_address,
         replica=replica,
@@ -29,6 +31,9 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         user_config=spec.options.user_config,
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
+        routing_stats_period_s=routing.request_routing_stats_period_s,
+        routing_stats_timeout_s=routing.request_routing_stats_timeout_s,
+        autoscaling_stats_period_s=scaling.metrics_interval_s,
     )
     return ProcessSpec(
         name=process_name(replica),

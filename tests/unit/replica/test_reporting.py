@@ -29,6 +29,9 @@ PAYLOAD = ReplicaPayload(
     user_config=None,
     code_version="v1",
     expose_tracebacks=False,
+    routing_stats_period_s=10.0,
+    routing_stats_timeout_s=30.0,
+    autoscaling_stats_period_s=10.0,
 )
 
 
