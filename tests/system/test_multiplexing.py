@@ -4,7 +4,9 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -86,6 +88,19 @@ def test_twelve_models_on_three_replicas_are_loaded_once(zoo: Zoo) -> None:
     assert zoo.noted("load") == dict.fromkeys(MODELS, 1)
     wait_until_sync(lambda: set().union(*zoo.models()) == set(MODELS), within_s=WITHIN_S, what="all ids in the status")
     assert [len(each) for each in zoo.models()] == [4, 4, 4]
+
+
+def test_many_at_once_find_their_models_although_no_replica_holds_them_all(zoo: Zoo) -> None:
+    def ask_many(number: int) -> int:
+        before = zoo.noted("load").total()
+        random = Random(number)
+        with ThreadPoolExecutor(6) as threads:
+            asked = random.choices(MODELS, k=number)
+            assert [each["model"] for each in threads.map(zoo.ask, asked)] == asked
+        return zoo.noted("load").total() - before
+
+    ask_many(100)
+    assert ask_many(400) <= 20
 
 
 def test_requests_over_http_find_what_calls_have_loaded(zoo: Zoo) -> None:

@@ -207,6 +207,27 @@ async def test_rule_unload_awaits_an_async_finalizer_once(replica: None) -> None
     assert log == ["load a", "end", "load b"]
 
 
+async def test_rule_unload_awaits_an_async_finalizer_that_is_inherited(replica: None) -> None:
+    ended: list[str] = []
+
+    class Base:
+        async def __del__(self) -> None:
+            await asyncio.sleep(0)
+            ended.append(type(self).__name__)
+
+    class Special(Base):
+        """Inherits what ends it."""
+
+    @serve.multiplexed(max_num_models_per_replica=1)
+    async def get_model(model_id: str) -> Base:
+        return Base() if model_id == "base" else Special()
+
+    for each in ("base", "special", "base", "special", "base"):
+        await get_model(each)
+    gc.collect()
+    assert ended == ["Base", "Special", "Base", "Special"]
+
+
 async def test_rule_unload_runs_a_sync_finalizer_beside_the_loop(replica: None) -> None:
     loops: list[bool] = []
 
