@@ -56,6 +56,10 @@ class Reporting:
         self._poll("routing_stats", payload.routing_stats_period_s, payload.routing_stats_timeout_s, clock)
         self._poll("autoscaling_stats", payload.autoscaling_stats_period_s, HOOK_TIMEOUT_S, clock)
 
+    def repeat(self) -> None:
+        """Tell everything, to another controller."""
+        self._reports.repeat()
+
     def close(self) -> None:
         """Tell nothing more."""
         self._models.on_change = _nothing

@@ -10,6 +10,8 @@ from salver.schema.ids import ReplicaID
 from salver.schema.messages import Message, ReplicaReport
 
 MIN_PAUSE_S = 0.1
+_NOTHING: dict[str, Any] = {"multiplexed_model_ids": (), "routing_stats": {}, "autoscaling_stats": {}, "metadata": {}}
+"""What a controller takes to be so until it is told."""
 
 
 class Reports:
@@ -32,12 +34,7 @@ class Reports:
         self._tell = tell
         self._now = now
         self._call_later = call_later
-        self._told: dict[str, Any] = {
-            "multiplexed_model_ids": (),
-            "routing_stats": {},
-            "autoscaling_stats": {},
-            "metadata": {},
-        }
+        self._told = dict(_NOTHING)
         self._latest: dict[str, Any] = {}
         self._free_at = now()
         self._timer: Timer | None = None
@@ -62,6 +59,12 @@ class Reports:
             self._told.update(changed)
             self._free_at = self._now() + MIN_PAUSE_S
             self._tell(msgspec.structs.replace(ReplicaReport(replica=self._replica), **changed))
+
+    def repeat(self) -> None:
+        """Tell everything, to another controller that knows nothing yet."""
+        self._latest = {**self._told, **self._latest}
+        self._told = dict(_NOTHING)
+        self.flush()
 
     def close(self) -> None:
         """Tell nothing more, unless something changes again."""

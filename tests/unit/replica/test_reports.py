@@ -107,3 +107,14 @@ def test_a_closed_one_tells_nothing_more() -> None:
     time.reports.close()
     time.pass_time(1.0)
     assert len(time.told) == 1
+
+
+def test_another_controller_is_told_everything() -> None:
+    time = Clockwork()
+    time.reports.change("metadata", {"zone": "north"})
+    time.reports.change("multiplexed_model_ids", ("a",))
+    time.reports.change("routing_stats", {})
+    time.reports.repeat()
+    assert time.told[1:] == [report(metadata={"zone": "north"}, multiplexed_model_ids=("a",))]
+    time.pass_time(1.0)
+    assert len(time.told) == 2
