@@ -57,7 +57,7 @@ class Reporting:
         self._poll("autoscaling_stats", payload.autoscaling_stats_period_s, HOOK_TIMEOUT_S, clock)
 
     def repeat(self) -> None:
-        """Tell everything, to another controller."""
+        """Tell a new controller all that was told."""
         self._reports.repeat()
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from salver.schema.ids import ReplicaID
 from salver.schema.messages import Message, ReplicaReport
 
 MIN_PAUSE_S = 0.1
+
 _NOTHING: dict[str, Any] = {"multiplexed_model_ids": (), "routing_stats": {}, "autoscaling_stats": {}, "metadata": {}}
-"""What a controller takes to be so until it is told."""
 
 
 class Reports:
@@ -61,7 +61,7 @@ class Reports:
             self._tell(msgspec.structs.replace(ReplicaReport(replica=self._replica), **changed))
 
     def repeat(self) -> None:
-        """Tell everything, to another controller that knows nothing yet."""
+        """Tell everything again: there is somebody new who knows nothing."""
         self._latest = {**self._told, **self._latest}
         self._told = dict(_NOTHING)
         self.flush()
