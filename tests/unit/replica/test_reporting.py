@@ -119,7 +119,14 @@ async def test_a_hook_that_raises_does_not_keep_the_replica_from_serving(
     assert desk.told == []
 
 
-@pytest.mark.parametrize("servable", [type("Silent", (), {}), lambda: None], ids=["class", "function"])
+class Forwarding:
+    """Passes on whatever it does not know."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda: {name: 1.0}
+
+
+@pytest.mark.parametrize("servable", [type("Silent", (), {}), lambda: None, Forwarding])
 async def test_whoever_has_nothing_to_say_tells_nothing(desk: Desk, servable: Any) -> None:
     reporting = await desk.begin(servable)
     await reporting.record_metadata()
