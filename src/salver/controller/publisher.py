@@ -7,6 +7,7 @@ import msgspec
 from salver.controller.desired import Desired, Wish
 from salver.controller.lifecycle import SHOWN_AS, Stage
 from salver.controller.observed import Observed, View
+from salver.controller.reconcile import is_undecided
 from salver.controller.rollout import gave_up
 from salver.controller.snapshots import Snapshots
 from salver.controller.status import Standing, application_standing, asked, next_standing
@@ -49,6 +50,12 @@ class Publisher:
         self._applications: dict[str, ApplicationStatusOverview] = {}
         self._builds: dict[str, ApplicationStatusOverview] = {}
         self._proxies: dict[str, ProxyStatus] = {}
+        self._held_back: set[str] = set()
+        """Topics that nobody can tell the truth of yet: subscribers go on with what an earlier controller said."""
+
+    def holds_back(self, topic: str) -> bool:
+        """Say whether a topic has no value yet, but will soon."""
+        return topic in self._held_back
 
     def status(self) -> ServeStatus:
         """Return the status of the whole instance."""
@@ -74,7 +81,8 @@ class Publisher:
             wish = self._desired.wish_for(each)
             standings = self._standings.setdefault(each.app_name, {})
             standings[each.name] = asked(standings.get(each.name), wish)
-            self._publish_replicas(each, wish, self._observed.view(each))
+            view = self._observed.view(each)
+            self._publish_replicas(each, wish, view, undecided=view.undecided_until is not None)
         # Before anybody hears that the wish was taken, the status must be that of the new wish.
         for name in {each.app_name for each in deployments}:
             self._refresh_application(name)
@@ -85,7 +93,8 @@ class Publisher:
         """Show what a deployment's replicas say of themselves; its status is what it was."""
         view = self._observed.view(deployment)
         if view.replicas:
-            self._publish_replicas(deployment, self._desired.wish_for(deployment), view)
+            wish = self._desired.wish_for(deployment)
+            self._publish_replicas(deployment, wish, view, undecided=view.undecided_until is not None)
 
     def proxy_changed(self, node_id: str, status: ProxyStatus) -> None:
         """Show a node's proxy."""
@@ -120,10 +129,15 @@ class Publisher:
             self._snapshots.withdraw(replicas_topic(deployment), UNKNOWN)
         else:
             standings[deployment.name] = next_standing(standings.get(deployment.name, Standing()), wish, view, now)
-            self._publish_replicas(deployment, wish, view)
+            self._publish_replicas(deployment, wish, view, undecided=is_undecided(view, now))
 
-    def _publish_replicas(self, deployment: DeploymentID, wish: Wish | None, view: View) -> None:
-        self._snapshots.publish(replicas_topic(deployment), _replicas(wish, view))
+    def _publish_replicas(self, deployment: DeploymentID, wish: Wish | None, view: View, *, undecided: bool) -> None:
+        topic = replicas_topic(deployment)
+        if undecided:
+            self._held_back.add(topic)
+        else:
+            self._held_back.discard(topic)
+            self._snapshots.publish(topic, _replicas(wish, view))
 
     def _refresh_application(self, name: str) -> None:
         wanted = self._desired.applications.get(name)
@@ -197,6 +211,7 @@ def _replicas(wish: Wish | None, view: View) -> Replicas:
         max_queued_requests=options.max_queued_requests,
         backpressure_status=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
+        request_priorities=options.request_priorities,
         unavailable="it failed to deploy" if gave_up(wish, view) else None,
         router=_router(wish),
     )

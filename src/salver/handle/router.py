@@ -1,12 +1,13 @@
 """Which replica gets a request: exact counts, two choices, and a queue that a free replica takes from at once.
 
 There is no timer here. A request waits only while every replica is full, and each way for a replica to stop being full
-is an event: an answer of ours, a ROOM frame, a new replica. The time matters only for the retries of lost requests.
+is an event: an answer of ours, a ROOM frame, a new replica. The time matters only for the retries of lost requests, and
+where requests wait by priority.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from random import Random
 
 from salver.handle.channel import Channel
@@ -17,6 +18,7 @@ from salver.handle.policies.base import Policy, load_of
 from salver.handle.policies.locality import Locality, Place
 from salver.handle.request_router.custom import CustomRouting
 from salver.handle.retry_budget import RetryBudget
+from salver.handle.waiting import WaitingByPriority, WaitingInOrder
 from salver.schema.application import RouterSpec
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
@@ -55,7 +57,7 @@ class Router:
         self._random = random.random
         self._channels: dict[ReplicaID, Channel] = {}
         self._choices: list[Channel] = []
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: WaitingInOrder | WaitingByPriority = WaitingInOrder()
         self._num_waiting = 0
         self._num_routed = 0
         self._affinity: ModelAffinity[Channel] = ModelAffinity(self._random)
@@ -81,9 +83,7 @@ class Router:
         """Give a request to a replica now, or to the next one that has room."""
         self._num_routed = outgoing.order = self._num_routed + 1
         if not self._num_waiting and (channel := self._choose(outgoing)) is not None:
-            if outgoing.hints.multiplexed_model_id:
-                self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
-            channel.send(outgoing)
+            self._send(outgoing, channel)
             return
         state, custom = self._set, self._custom
         if state is not None and not self._choices and state.unavailable is not None:
@@ -91,12 +91,12 @@ class Router:
             return
         num_new = custom.num_new if custom is not None else 0
         if state is not None and 0 <= state.max_queued_requests <= self._num_waiting - num_new:
-            self._refuse(outgoing, self._backpressure(state))
-            return
-        self._waiting.append(outgoing)
-        self._num_waiting += 1
-        if custom is not None:
-            custom.consider(outgoing)
+            displaced = self._waiting.displaced_by(outgoing)
+            self._refuse(displaced or outgoing, self._backpressure(state))
+            if displaced is None:
+                return
+            self._num_waiting -= 1
+        self._wait(outgoing)
 
     def cancel(self, outgoing: Outgoing) -> None:
         """Stop a request that was routed, whether it waits, is with a replica or is over."""
@@ -111,24 +111,14 @@ class Router:
         # It stays in the queue and is skipped there: searching for it would cost what the queue is long.
         self._num_waiting -= 1
         if len(self._waiting) > 2 * self._num_waiting + _FEW:
-            self._waiting = deque(each for each in self._waiting if not each.abandoned)
+            self._keep_waiting(each for each in self._waiting if not each.abandoned)
 
     def update(self, replicas: Replicas) -> None:
         """Take a new snapshot of the deployment's replicas."""
         former, self._set = self._set, replicas
-        entries = {entry.replica: entry for entry in replicas.replicas}
-        for replica in [each for each in self._channels if each not in entries]:
-            gone = self._channels.pop(replica)
-            self._affinity.gone(gone)
-            gone.retire()
-        for replica, entry in entries.items():
-            channel = self._channels.get(replica)
-            if channel is None or channel.closed:
-                channel = self._channels[replica] = self._open_channel(entry, self)
-            else:
-                channel.entry, channel.limit = entry, entry.max_ongoing_requests
-            self._affinity.told(channel, entry.multiplexed_model_ids)
-        self._choices = list(self._channels.values())
+        if replicas.request_priorities is not self._waiting.by_priority:
+            self._keep_waiting(sorted(self._waiting, key=lambda each: each.order))
+        self._take_entries({entry.replica: entry for entry in replicas.replicas})
         self._take_policy(former, replicas)
         if not self._choices and replicas.unavailable is not None:
             self._refuse_waiting(replicas.unavailable)
@@ -153,7 +143,7 @@ class Router:
         if self._custom is not None:
             self._custom.freed(channel)
         if self._num_waiting and channel.has_room and (outgoing := self._next_waiting(channel)) is not None:
-            channel.send(outgoing)
+            self._send(outgoing, channel)
 
     def on_room(self, channel: Channel) -> None:
         """Use a held slot, or pass it on; part of ChannelOwner."""
@@ -161,6 +151,7 @@ class Router:
         if outgoing is None:
             channel.pass_on()
         else:
+            self._note_model(outgoing, channel)
             channel.use_held(outgoing, more_waiting=self._num_waiting > 0)
 
     def on_rejected(self, outgoing: Outgoing) -> None:
@@ -176,12 +167,11 @@ class Router:
 
     def on_returned(self, outgoing: Outgoing) -> None:
         """Send a request elsewhere, before all that came later; part of ChannelOwner."""
-        channel = self._choose(outgoing)
-        if channel is None or outgoing.abandoned:
+        channel = None if outgoing.abandoned else self._choose(outgoing)
+        if channel is None:
             self._wait_again(outgoing)
         else:
-            self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
-            channel.send(outgoing)
+            self._send(outgoing, channel)
 
     def may_retry(self) -> bool:
         """Pay for a retry, if the requests of late were enough; part of ChannelOwner."""
@@ -249,6 +239,28 @@ class Router:
             return b
         return min((each for each in choices if each.has_room), key=load_of, default=None)
 
+    def _send(self, outgoing: Outgoing, channel: Channel) -> None:
+        self._note_model(outgoing, channel)
+        channel.send(outgoing)
+
+    def _note_model(self, outgoing: Outgoing, channel: Channel) -> None:
+        if outgoing.hints.multiplexed_model_id:
+            self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
+
+    def _take_entries(self, entries: dict[ReplicaID, ReplicaEntry]) -> None:
+        for replica in [each for each in self._channels if each not in entries]:
+            channel = self._channels.pop(replica)
+            self._affinity.gone(channel)
+            channel.retire()
+        for replica, entry in entries.items():
+            known = self._channels.get(replica)
+            if known is None or known.closed:
+                known = self._channels[replica] = self._open_channel(entry, self)
+            else:
+                known.entry, known.limit = entry, entry.max_ongoing_requests
+            self._affinity.told(known, entry.multiplexed_model_ids)
+        self._choices = list(self._channels.values())
+
     def _take_policy(self, former: Replicas | None, replicas: Replicas) -> None:
         """Choose as the snapshot says; a policy that is still the same keeps what it knows."""
         spec = replicas.router
@@ -272,43 +284,38 @@ class Router:
             self._custom.close()
             self._custom = self._policy = None
 
-    def _oldest_waiting(self) -> Outgoing | None:
-        waiting = self._waiting
-        while waiting and waiting[0].abandoned:
-            waiting.popleft()
-        return waiting[0] if waiting else None
-
     def _next_waiting(self, channel: Channel) -> Outgoing | None:
         """Take the request out of the queue that a replica with room should have."""
+        waiting = self._waiting
         if self._custom is not None:
             return self._next_accepting(channel, self._custom)
-        outgoing = self._oldest_waiting()
+        outgoing = waiting.first()
         if outgoing is None:
             return None
-        if outgoing.hints.multiplexed_model_id:
-            index = self._affinity.pick(channel, self._waiting)
-            outgoing = self._waiting[index]
-            del self._waiting[index]
-            self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
-        else:
-            self._waiting.popleft()
-        self._num_waiting -= 1
+        if outgoing.hints.multiplexed_model_id and not waiting.by_priority:
+            # The oldest, or one for a model that is there already.
+            place = self._affinity.pick(channel, waiting)
+            outgoing = next(islice(waiting, place, None))
+        self._take_out(outgoing)
         return outgoing
 
     def _next_accepting(self, channel: Channel, custom: CustomRouting) -> Outgoing | None:
         for outgoing in self._waiting:
             if custom.accepts(outgoing, channel):
-                self._waiting.remove(outgoing)
-                self._num_waiting -= 1
+                self._take_out(outgoing)
                 custom.gave(outgoing, channel)
                 return outgoing
         custom.nobody_accepts()
         return None
 
+    def _take_out(self, outgoing: Outgoing) -> None:
+        self._waiting.remove(outgoing)
+        self._num_waiting -= 1
+
     def _first_to_send(self) -> tuple[Outgoing, Channel] | None:
-        """Return the oldest waiting request that somebody has room for."""
+        """Return the first waiting request that somebody has room for."""
         if self._custom is None:
-            outgoing = self._oldest_waiting()
+            outgoing = self._waiting.first()
             channel = None if outgoing is None else self._choose(outgoing)
             return None if outgoing is None or channel is None else (outgoing, channel)
         for outgoing in self._waiting:
@@ -326,6 +333,22 @@ class Router:
         if found is not None and not found[1].ask_for_room():
             self._send_waiting(*found)
 
+    def _pump(self) -> None:
+        while (found := self._first_to_send()) is not None:
+            self._send_waiting(*found)
+
+    def _send_waiting(self, outgoing: Outgoing, channel: Channel) -> None:
+        self._take_out(outgoing)
+        if self._custom is not None:
+            self._custom.gave(outgoing, channel)
+        self._send(outgoing, channel)
+
+    def _wait(self, outgoing: Outgoing) -> None:
+        self._waiting.append(outgoing)
+        self._num_waiting += 1
+        if self._custom is not None:
+            self._custom.consider(outgoing)
+
     def _wait_again(self, outgoing: Outgoing) -> None:
         outgoing.channel = None
         if outgoing.abandoned:
@@ -334,45 +357,31 @@ class Router:
         if not self._choices and reason is not None:
             self._refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
             return
-        waiting = self._waiting
-        place = next((index for index, each in enumerate(waiting) if each.order > outgoing.order), len(waiting))
-        waiting.insert(place, outgoing)
-        self._num_waiting += 1
-        if self._custom is not None:
-            self._custom.consider(outgoing)
+        self._wait(outgoing)
 
-    def _pump(self) -> None:
-        while (found := self._first_to_send()) is not None:
-            self._send_waiting(*found)
-
-    def _send_waiting(self, outgoing: Outgoing, channel: Channel) -> None:
-        self._waiting.remove(outgoing)
-        self._num_waiting -= 1
-        if self._custom is not None:
-            self._custom.gave(outgoing, channel)
-        self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
-        channel.send(outgoing)
+    def _keep_waiting(self, waiting: Iterable[Outgoing]) -> None:
+        by_priority = self._set is not None and self._set.request_priorities
+        self._waiting = WaitingByPriority(waiting, self._now) if by_priority else WaitingInOrder(waiting)
 
     def _refuse_waiting(self, reason: str) -> None:
-        waiting, self._waiting, self._num_waiting = self._waiting, deque(), 0
+        waiting = [each for each in self._waiting if not each.abandoned]
+        self._keep_waiting(())
+        self._num_waiting = 0
         for outgoing in waiting:
-            if not outgoing.abandoned:
-                self._refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
+            self._refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
 
     def _refuse_excess(self, state: Replicas) -> None:
-        """Refuse the youngest of those that came before the limit of the queue was known."""
-        num_new = 0 if self._custom is None else self._custom.num_new
-        if not 0 <= state.max_queued_requests < self._num_waiting - num_new:
+        """Refuse those that would be served last of those that came before the limit of the queue was known."""
+        custom = self._custom
+        if not 0 <= state.max_queued_requests < self._num_waiting - (0 if custom is None else custom.num_new):
             return
-        old = [each for each in self._waiting if not (each.abandoned or self._is_new(each))]
+        waiting = [each for each in self._waiting if not each.abandoned]
+        old = waiting if custom is None else [each for each in waiting if not custom.is_new(each)]
         excess = set(old[state.max_queued_requests :])
-        self._waiting = deque(each for each in self._waiting if not (each.abandoned or each in excess))
+        self._keep_waiting([each for each in waiting if each not in excess])
         self._num_waiting = len(self._waiting)
         for outgoing in old[state.max_queued_requests :]:
             self._refuse(outgoing, self._backpressure(state))
-
-    def _is_new(self, outgoing: Outgoing) -> bool:
-        return self._custom is not None and self._custom.is_new(outgoing)
 
     def _backpressure(self, state: Replicas) -> BackPressureError:
         return BackPressureError(

@@ -40,6 +40,12 @@ def test_the_model_and_the_session_reach_router_and_replica(model_header: str, s
     assert (asked.head.multiplexed_model_id, asked.head.session_id) == ("m1", "s1")
 
 
+@pytest.mark.parametrize(("header", "urgency"), [("u=1, i", 1), ("u=9", 3), ("i", 3)])
+def test_the_priority_header_reaches_router_and_replica(header: str, urgency: int) -> None:
+    asked = Browser().get("/", f"Priority: {header}")
+    assert asked.exchange.hints.urgency == asked.head.urgency == urgency
+
+
 def test_an_answer_reaches_the_client_whole() -> None:
     browser = Browser()
     browser.get("/", "X-Request-ID: abc").answer(b"hello", 201)
