@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 import salver as serve
@@ -182,6 +183,21 @@ def test_the_models_of_a_killed_replica_are_loaded_elsewhere_and_no_others(zoo: 
             assert zoo.ask(each)["model"] == each
     lost = set(victim.multiplexed_model_ids)
     assert zoo.noted("load") == {each: 1 + (each in lost) for each in MODELS}
+
+
+def test_another_controller_hears_which_models_there_are(zoo: Zoo) -> None:
+    for each in MODELS:
+        zoo.ask(each)
+    wait_until_sync(lambda: set().union(*zoo.models()) == set(MODELS), within_s=WITHIN_S, what="all ids in the status")
+    before = zoo.models()
+    controllers = [each for each in psutil.Process().children(recursive=True) if each.name() == "controller"]
+    assert len(controllers) == 1
+    controllers[0].kill()
+    controllers[0].wait(WITHIN_S)
+    for each in MODELS:
+        assert zoo.ask(each)["model"] == each
+    wait_until_sync(lambda: zoo.models() == before, within_s=WITHIN_S, what="the same models as before")
+    assert zoo.noted("load") == dict.fromkeys(MODELS, 1)
 
 
 def test_the_status_has_what_the_hooks_of_the_class_record(zoo: Zoo) -> None:
