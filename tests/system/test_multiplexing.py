@@ -149,6 +149,13 @@ def test_rule_composition_must_forward_the_id(tmp_path: Path) -> None:
     assert forgetful.options(multiplexed_model_id="m3").forget.remote().result() == "m3>"
 
 
+def test_rule_with_batching_each_model_has_batches_of_its_own() -> None:
+    handle = serve.run(deployments.Batches.bind(), name="batches", route_prefix=None)
+    asked = [("ab"[number % 2], number) for number in range(8)]
+    answers = [handle.options(multiplexed_model_id=model_id).remote(number) for model_id, number in asked]
+    assert [each.result() for each in answers] == [f"{model_id.upper()}{number}" for model_id, number in asked]
+
+
 def test_rule_load_error_goes_to_the_caller_and_is_not_cached(zoo: Zoo) -> None:
     for _ in range(2):
         with pytest.raises(FileNotFoundError, match="there is no broken1"):
