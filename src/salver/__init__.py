@@ -32,8 +32,10 @@ if TYPE_CHECKING:
         status,
     )
     from salver.handle import DeploymentHandle, DeploymentResponse
+    from salver.runtime.batching import batch
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
+    from salver.runtime.multiplexing import get_multiplexed_model_id, multiplexed
     from salver.schema.http import HTTPOptions, ProxyLocation
 
 __version__ = "0.1.0"
@@ -49,13 +51,16 @@ __all__ = [
     "ReplicaContext",
     "RunTarget",
     "__version__",
+    "batch",
     "connect",
     "delete",
     "deployment",
     "get_app_handle",
     "get_deployment_handle",
+    "get_multiplexed_model_id",
     "get_replica_context",
     "ingress",
+    "multiplexed",
     "run",
     "run_many",
     "shutdown",
@@ -82,7 +87,10 @@ _HOMES = {
     "ReplicaContext": "salver.runtime.context",
     "RunTarget": "salver.api.run_target",
     "get_replica_context": "salver.runtime.context",
+    "batch": "salver.runtime.batching",
+    "get_multiplexed_model_id": "salver.runtime.multiplexing",
     "ingress": "salver.runtime.ingress",
+    "multiplexed": "salver.runtime.multiplexing",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",
 }

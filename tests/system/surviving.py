@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import threading
 from typing import Any
 
 import salver as serve
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_sync
 
 
 @serve.deployment(max_ongoing_requests=10)
@@ -77,6 +76,9 @@ class Broken:
 
 
 @serve.deployment
-class Stuck:
-    def __init__(self) -> None:
-        threading.Event().wait()
+class Slow:
+    def __init__(self, file: str) -> None:
+        wait_until_sync(lambda: os.path.exists(file), within_s=60, what="the word to go on")
+
+    def get(self) -> str:
+        return "slow"

@@ -11,17 +11,10 @@ import psutil
 import pytest
 
 import salver as serve
-from salver.api.driver import find_driver
-from salver.exceptions import DeploymentUnavailableError, ReplicaDiedError, SalverError
-from salver.lib.tasks import Tasks
-from salver.schema.errors import Disconnected
-from salver.schema.ids import DeploymentID
-from salver.schema.messages import Done, Message, Replicas, Snapshot, Subscribe, replicas_topic
-from salver.transport.peer import Peer
-from salver.transport.sockets import listen
+from salver.exceptions import ReplicaDiedError
 from tests.system import surviving
-from tests.system.serving import get, new_place
-from tests.waiting import wait_until, wait_until_sync
+from tests.system.serving import new_place
+from tests.waiting import wait_until_sync
 
 
 @pytest.fixture(autouse=True)
@@ -100,87 +93,49 @@ def _controller() -> psutil.Process:
     return found
 
 
-class StandIn:
-    """A controller that knows one thing: what became of the model."""
+def _kill_controller() -> None:
+    """Kill the controller, and wait for its successor."""
+    old = _controller()
+    old.kill()
 
-    def __init__(self) -> None:
-        self.subscribed: set[tuple[str, str]] = set()
-        self.tasks = Tasks(lambda _name, _error: None)
-        self._peers: list[Peer] = []
+    def successor() -> bool:
+        found = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("controller")]
+        return bool(found) and old.pid not in {each.pid for each in found}
 
-    def accept(self) -> Peer:
-        """Return the sink of a new connection."""
-        self._peers.append(Peer(self, role="controller", name="controller", tasks=self.tasks))
-        return self._peers[-1]
-
-    async def close(self) -> None:
-        """Die, too."""
-        for each in self._peers:
-            each.close()
-        await self.tasks.close()
-
-    async def on_ask(self, peer: Peer, message: Message) -> Message:
-        """Part of Office."""
-        return Done()
-
-    def on_tell(self, peer: Peer, message: Message) -> None:
-        """Part of Office."""
-        if isinstance(message, Subscribe) and peer.other is not None:
-            self.subscribed.add((peer.other.role, message.topic))
-            if message.topic == replicas_topic(DeploymentID("Model", "model")):
-                peer.tell(Snapshot(message.topic, 1, Replicas(unavailable="the new controller says so")))
-
-    def on_gone(self, peer: Peer) -> None:
-        """Part of Office."""
+    wait_until_sync(successor, within_s=20, what="another controller")
 
 
-async def test_requests_go_on_without_a_controller_and_everybody_finds_the_next_one() -> None:
+def test_a_handle_survives_the_controller_and_hears_its_successor() -> None:
     front = serve.run(surviving.Front.bind(surviving.Model.bind(1)), name="model", route_prefix="/model")
     model = serve.get_deployment_handle("Model", "model")
-    driver = find_driver()
-    assert driver is not None
-    url = f"{driver.instance.http_url}/model"
-    assert (get(url).text, await front.get.remote(), await model.get.remote()) == ("version 1", 1, 1)
-    controller = _controller()
-    with Traffic(lambda: get(url).text) as over_http, Traffic(lambda: model.get.remote().result(timeout_s=30)) as calls:
-        over_http.until_more()
-        controller.kill()
-        await wait_until(lambda: not controller.is_running(), within_s=10, what="its end")
-        over_http.until_more(50)
-        calls.until_more(50)
-        assert await front.get.remote() == 1
-    assert (over_http.failures, calls.failures) == ([], [])
-    with pytest.raises(Disconnected):
-        serve.status()
-    with pytest.raises(SalverError):
-        serve.run(surviving.Model.bind(), name="other", route_prefix=None)
-
-    stand_in = StandIn()
-    server = await listen(driver.instance.session.controller_address, stand_in.accept)
-    topic = replicas_topic(DeploymentID("Model", "model"))
-    expected = {("driver", topic), ("replica", topic), ("proxy", "routes")}
-    await wait_until(lambda: expected <= stand_in.subscribed, within_s=10, what="all subscriptions")
-    for handle in (model, front):
-        with pytest.raises(DeploymentUnavailableError, match="the new controller says so"):
-            await handle.get.remote()
-    server.close()
-    await stand_in.close()
+    with (
+        Traffic(lambda: front.get.remote().result(timeout_s=30)) as through_a_replica,
+        Traffic(lambda: model.get.remote().result(timeout_s=30)) as direct,
+    ):
+        direct.until_more()
+        _kill_controller()
+        direct.until_more()
+        through_a_replica.until_more()
+        serve.run(surviving.Front.bind(surviving.Model.bind(2)), name="model", route_prefix="/model")
+        direct.until_more()
+        through_a_replica.until_more()
+    assert (direct.failures, through_a_replica.failures) == ([], [])
+    assert (direct.answers[-1], through_a_replica.answers[-1]) == (2, 2)
+    assert model.broadcast("get").results(timeout_s=30) == [2]
 
 
-def test_a_deployment_that_is_under_way_when_the_controller_dies_is_no_hang() -> None:
-    failure: list[BaseException] = []
+def test_a_deployment_that_is_under_way_when_the_controller_dies_is_finished(tmp_path: Path) -> None:
+    file = tmp_path / "go"
+    done: list[Any] = []
 
     def deploy() -> None:
-        try:
-            serve.run(surviving.Stuck.bind(), name="stuck", route_prefix=None)
-        except SalverError as error:
-            failure.append(error)
+        handle = serve.run(surviving.Slow.bind(str(file)), name="slow", route_prefix=None)
+        done.append(handle.get.remote().result(timeout_s=30))
 
-    controller = _controller()
     thread = threading.Thread(target=deploy)
     thread.start()
     wait_until_sync(lambda: serve.status().applications, within_s=10, what="the application")
-    controller.kill()
+    _kill_controller()
+    file.touch()
     thread.join(30)
-    assert not thread.is_alive()
-    assert [type(each) for each in failure] == [Disconnected]
+    assert done == ["slow"]

@@ -9,7 +9,6 @@ from salver.engine.instances import Found, socket_path
 from salver.handle.link import ControllerLink
 from salver.handle.routers import Routers
 from salver.handle.session import Session
-from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks, complain
 from salver.schema.application import ApplicationSpec, Preload
 from salver.schema.errors import Disconnected, ProtocolError, SalverError
@@ -59,7 +58,6 @@ class Client:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._agent = Peer(self, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         self._link: ControllerLink
-        self._waits: set[asyncio.Future[None]] = set()
         self._reason = ""
 
     @classmethod
@@ -147,8 +145,7 @@ class Client:
 
     async def _join(self, controller_address: str) -> None:
         name = f"driver-{os.getpid()}"
-        self._link = ControllerLink(role="driver", name=name, tasks=self.tasks, on_gone=self._controller_is_gone)
-        self._link.keep_open(MonotonicClock())
+        self._link = ControllerLink(role="driver", name=name, tasks=self.tasks)
         await self._link.connect(controller_address)
         routers = Routers(self._link, role="driver", name=name, tasks=self.tasks)
         self.session = Session(asyncio.get_running_loop(), self._link, routers, controller_address)
@@ -173,21 +170,14 @@ class Client:
             except SalverError as error:
                 settled.set_exception(error)
 
-        self._waits.add(settled)
         self._link.subscribe(STATUS_TOPIC, on_value)
         try:
             await either(settled, self.ended)
         finally:
             self._link.unsubscribe(STATUS_TOPIC, on_value)
-            self._waits.discard(settled)
         if not settled.done():
             raise Disconnected(self._reason or "the instance ended")
         settled.result()
-
-    def _controller_is_gone(self) -> None:
-        for each in self._waits:
-            if not each.done():
-                each.set_exception(Disconnected("The controller died; what became of the applications is not known."))
 
     # Office
 

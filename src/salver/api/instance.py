@@ -222,6 +222,9 @@ class Instance(Client):
 
     def on_gone(self, peer: Peer) -> None:
         """The agent is gone, and with it the instance; part of Office."""
+        if hasattr(self, "session"):
+            # No other controller will come.
+            self._link.close()
         if not self.ended.done() and not self._stopping:
             self._reason = self._reason or "The agent died."
             self.ended.set_result(self._reason)

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterable
 
+import msgspec
+
 from salver.controller.builds import Builds
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.desired import Wish
@@ -34,6 +36,7 @@ from salver.schema.messages import (
     ProxyReady,
     ReplicaFailed,
     ReplicaReady,
+    ReplicaReport,
     Shutdown,
     Status,
     StatusReport,
@@ -42,6 +45,7 @@ from salver.schema.messages import (
     Unsubscribe,
 )
 from salver.schema.options import ActorOptions
+from salver.schema.process_payloads import BuilderNote, Note, ProxyNote, ReplicaNote
 from salver.schema.status import ApplicationStatus
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.peer import Peer
@@ -84,13 +88,31 @@ class Controller:
         """An application could not be built; an earlier version of it runs on."""
         self._publisher.build_changed(name, ApplicationStatus.DEPLOY_FAILED, reason, wall_time_s())
 
+    async def recover(self) -> None:
+        """Take over from an earlier controller, if there was one: its wishes, and the processes that live."""
+        for wanted in self._checkpoint.load():
+            self._desired.applications[wanted.spec.name] = wanted
+        living = {each.name: each for each in await self._engine.processes() if each.note}
+        notes = {name: msgspec.msgpack.decode(each.note, type=Note) for name, each in living.items()}
+        for name, note in notes.items():
+            if isinstance(note, ReplicaNote):
+                self._plane.executor.adopt(living[name], note)
+        self._proxies.adopt(living, {name: each for name, each in notes.items() if isinstance(each, ProxyNote)})
+        builders = {name: each.application for name, each in notes.items() if isinstance(each, BuilderNote)}
+        self._builds.adopt(builders)
+        for application in builders.values():
+            self._publisher.build_changed(application, ApplicationStatus.DEPLOYING, "", wall_time_s())
+        # What was found comes before what is wanted, or it would be made once more.
+        self._plane.loop.tick()
+        self._wish_changed({wish.id for wish in self._desired.wishes()})
+
     # Office
 
     async def on_ask(self, peer: Peer, message: Message) -> Message:
         """Answer a question; part of Office."""
         match message:
             case GetStatus():
-                return StatusReport(self._publisher.status())
+                return StatusReport(self._publisher.detailed_status())
             case FindApplication():
                 return self._find(message.name)
             case Built() | BuildError():
@@ -108,6 +130,8 @@ class Controller:
                 self._plane.snapshots.unsubscribe(peer, message.topic)
             case ReplicaReady():
                 self._plane.executor.replica_ready(message, peer)
+            case ReplicaReport():
+                self._plane.reports.take(message)
             case ReplicaFailed():
                 self._plane.executor.replica_failed(message)
             case ProxyReady():
@@ -271,13 +295,13 @@ class Controller:
         names = tuple(each.name for each in wanted.spec.deployments)
         return ApplicationFound(wanted.spec.deployment_id(wanted.spec.ingress), names)
 
-    def _unpublished(self, topic: str) -> TopicValue:
+    def _unpublished(self, topic: str) -> TopicValue | None:
         """Return the value of a topic that is published only where somebody looks, or not at all."""
         if topic == ROUTES_TOPIC:
             return self._desired.routes()
         if topic == STATUS_TOPIC:
             return Status(self._publisher.status())
-        return UNKNOWN
+        return None if self._publisher.holds_back(topic) else UNKNOWN
 
     def _process_exited(self, exit_: Exit) -> None:
         if not self._plane.executor.process_exited(exit_):

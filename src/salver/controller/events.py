@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from salver.schema.ids import DeploymentID, ReplicaID
 
@@ -16,12 +17,17 @@ class WishChanged:
 
 @dataclass(frozen=True)
 class ReplicaLaunched:
-    """A process was ordered for a replica."""
+    """A process was ordered for a replica.
+
+    Attributes:
+        adopted: It was ordered by an earlier controller, and has not said yet what became of it.
+    """
 
     replica: ReplicaID
     version: str
     drain_timeout_s: float
     resources: Mapping[str, float]
+    adopted: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,17 @@ class ReplicaReadied:
 
     replica: ReplicaID
     address: str
+
+
+@dataclass(frozen=True)
+class ReplicaReported:
+    """The replica said something of itself; fields that are None have not changed."""
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: Mapping[str, float] | None = None
+    autoscaling_stats: Mapping[str, float] | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,7 @@ ReplicaEvent = (
     | NoRoomForReplica
     | ReplicaStartFailed
     | ReplicaReadied
+    | ReplicaReported
     | DrainBegan
     | StopBegan
     | KillSent

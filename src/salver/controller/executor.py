@@ -21,11 +21,12 @@ from salver.controller.events import (
     StopBegan,
 )
 from salver.controller.launch import process_name, replica_process
-from salver.engine.base import Engine, Exit, ProcessSpec
+from salver.engine.base import Engine, Exit, Living, ProcessSpec
 from salver.lib.tasks import Tasks
 from salver.schema.errors import ResourcesUnavailable, SalverError, StartFailed
 from salver.schema.ids import ReplicaID
 from salver.schema.messages import Done, Drain, ReplicaFailed, ReplicaReady
+from salver.schema.process_payloads import ReplicaNote
 from salver.transport.peer import Peer
 
 OnEvent = Callable[[Event], None]
@@ -75,11 +76,19 @@ class Executor:
                 self._on_event(KillSent(command.replica))
                 self._signal(command.replica, kill=True)
 
+    def adopt(self, process: Living, note: ReplicaNote) -> None:
+        """Take over a replica of an earlier controller's time; how it is it says itself."""
+        self._by_process[process.name] = note.replica
+        self._on_event(ReplicaLaunched(note.replica, note.version, note.drain_timeout_s, note.resources, adopted=True))
+        self._on_event(ReplicaPlaced(note.replica, process.node_id, process.pid))
+
     def replica_ready(self, message: ReplicaReady, peer: Peer) -> None:
         """A replica reports ready."""
         if process_name(message.replica) in self._by_process:
             self._peers[message.replica] = peer
             self._on_event(ReplicaReadied(message.replica, message.address))
+            if message.draining:
+                self.perform(DrainReplica(message.replica))
 
     def replica_failed(self, message: ReplicaFailed) -> None:
         """A replica's user code raised while it was constructed."""

@@ -10,7 +10,7 @@ from salver.engine.base import ProcessSpec
 from salver.schema.application import Preload
 from salver.schema.ids import ReplicaID
 from salver.schema.options import ActorOptions
-from salver.schema.process_payloads import ReplicaPayload
+from salver.schema.process_payloads import ReplicaNote, ReplicaPayload
 
 REPLICA_ENTRY = "salver.processes.replica:main"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
@@ -30,18 +30,26 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
     )
+    resources = resources_of(spec.options.ray_actor_options)
+    note = ReplicaNote(replica, application.version, spec.options.graceful_shutdown_timeout_s, resources)
     return ProcessSpec(
         name=process_name(replica),
         entry=REPLICA_ENTRY,
         payload=msgspec.msgpack.encode(payload),
         preload=preload_for(application.preload, spec.options.ray_actor_options),
-        resources=resources_of(spec.options.ray_actor_options),
+        resources=resources,
+        note=msgspec.msgpack.encode(note),
     )
 
 
 def process_name(replica: ReplicaID) -> str:
     """Return the name of a replica's process, as people see it before its output."""
     return f"{replica.deployment_id.name}#{replica.unique_id}"
+
+
+def number_in(name: str) -> int:
+    """Return the number at the end of a process's name, as in "proxy-3"."""
+    return int(name.rpartition("-")[2])
 
 
 def preload_for(preload: Preload, options: ActorOptions) -> Preload:

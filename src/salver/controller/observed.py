@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from salver.controller.events import (
     DrainBegan,
@@ -15,20 +16,21 @@ from salver.controller.events import (
     ReplicaLaunched,
     ReplicaPlaced,
     ReplicaReadied,
+    ReplicaReported,
     ReplicaStartFailed,
     ResourcesFreed,
     StopBegan,
     WishChanged,
 )
 from salver.controller.lifecycle import SHOWN_AS, Stage, Step, after, killed_at
+from salver.lib.restarts import QUICK_DEATH_S, restart_delay_s
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.status import ReplicaState
 
-QUICK_DEATH_S = 5.0
-"""A replica that dies younger than this makes its successor wait, longer each time."""
-MAX_RESTART_DELAY_S = 10.0
-FIRST_RESTART_DELAY_S = 0.1
+ADOPTION_TIMEOUT_S = 5.0
+"""So long nothing is decided about a deployment whose replicas may still say how they are to a new controller."""
 
+_REPORTED = ("multiplexed_model_ids", "routing_stats", "autoscaling_stats", "metadata")
 _STEPS = {DrainBegan: Step.DRAIN, StopBegan: Step.STOP, KillSent: Step.KILL}
 
 
@@ -42,6 +44,11 @@ class Replica:
         kill_at: When it is killed unless it is gone by then; None while it need not go.
         address: Where it answers; "" until it is ready.
         drained: It has nothing left to do.
+        adopted: It is of an earlier controller's time, and has not said yet how it is.
+        multiplexed_model_ids: The models that it has loaded or loads.
+        routing_stats: What the user's code recorded of it last, for routers.
+        autoscaling_stats: Likewise, for autoscaling.
+        metadata: What the user's code recorded of it once.
     """
 
     id: ReplicaID
@@ -55,6 +62,11 @@ class Replica:
     pid: int = 0
     address: str = ""
     drained: bool = False
+    adopted: bool = False
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: Mapping[str, float] = field(default_factory=dict)
+    autoscaling_stats: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,6 +83,8 @@ class View:
         restart_at: No new replica before this time.
         no_room: Why a replica could not be placed, or None.
         no_room_since: When that began; None once a replica was placed.
+        undecided_until: When it is decided about all the same, though replicas of an earlier controller's time have not
+            said how they are; None once they have.
         made_room: What old replicas gave up for new ones since one was last placed, by name of resource.
     """
 
@@ -85,6 +99,7 @@ class View:
     restart_at: float = 0.0
     no_room: str | None = None
     no_room_since: float | None = None
+    undecided_until: float | None = None
     made_room: dict[str, float] = field(default_factory=dict)
 
     def in_stage(self, *stages: Stage, version: str | None = None) -> list[Replica]:
@@ -102,8 +117,23 @@ class View:
     def launched(self, event: ReplicaLaunched, now: float) -> None:
         """Take in a replica whose process was ordered."""
         self.replicas[event.replica] = Replica(
-            event.replica, event.version, Stage.STARTING, now, event.drain_timeout_s, event.resources
+            event.replica,
+            event.version,
+            Stage.STARTING,
+            now,
+            event.drain_timeout_s,
+            event.resources,
+            adopted=event.adopted,
         )
+        if event.adopted:
+            self.undecided_until = now + ADOPTION_TIMEOUT_S
+
+    def reported(self, event: ReplicaReported) -> None:
+        """Take in what a replica says of itself."""
+        replica = self.replicas.get(event.replica)
+        if replica is not None:
+            changes = {name: getattr(event, name) for name in _REPORTED if getattr(event, name) is not None}
+            self.replicas[replica.id] = replace(replica, **changes)
 
     def apply(self, event: ReplicaEvent, replica: Replica, now: float) -> None:
         """Take note of what happened to a replica."""
@@ -137,14 +167,16 @@ class View:
             self.no_room_since = now if self.no_room_since is None else self.no_room_since
 
     def _start_failed(self, event: ReplicaStartFailed, replica: Replica, now: float) -> None:
-        if self._step(replica, Step.FAIL, now) is not None:
+        failed = self._step(replica, Step.FAIL, now)
+        if failed is not None:
+            self.replicas[replica.id] = replace(failed, adopted=False)
             self._count_failure(replica, event.reason, now)
 
     def _readied(self, event: ReplicaReadied, replica: Replica, now: float) -> None:
         running = self._step(replica, Step.READY, now)
         if running is None:
             return
-        self.replicas[replica.id] = replace(running, address=event.address)
+        self.replicas[replica.id] = replace(running, address=event.address, adopted=False)
         if replica.version == self.version:
             self.has_run, self.has_died = True, False
             self.failures, self.last_failure = 0, ""
@@ -213,6 +245,10 @@ class Observed:
             case ReplicaLaunched():
                 self.deployments.setdefault(event.replica.deployment_id, View(event.replica.deployment_id))
                 self.deployments[event.replica.deployment_id].launched(event, now)
+            case ReplicaReported():
+                self.view(event.replica.deployment_id).reported(event)
+                # Nothing is decided by what replicas say of themselves.
+                return set()
             case _:
                 self._happened(event, now)
         return {event.replica.deployment_id}
@@ -220,7 +256,9 @@ class Observed:
     def _wish_changed(self, event: WishChanged) -> None:
         view = self.view(event.deployment)
         if view.version != event.version:
-            self.deployments[event.deployment] = View(view.id, view.replicas, event.version)
+            self.deployments[event.deployment] = View(
+                view.id, view.replicas, event.version, undecided_until=view.undecided_until
+            )
 
     def _resources_freed(self) -> set[DeploymentID]:
         waiting, self._waiting = self._waiting, set()
@@ -235,13 +273,7 @@ class Observed:
         if replica is None:
             return
         view.apply(event, replica, now)
+        if view.undecided_until is not None and not any(each.adopted for each in view.replicas.values()):
+            view.undecided_until = None
         if view.no_room is not None:
             self._waiting.add(deployment)
-
-
-def restart_delay_s(deaths: int) -> float:
-    """Return how long to wait before a replica that died is replaced: nothing the first time, then doubling."""
-    if deaths <= 1:
-        return 0.0
-    delay: float = FIRST_RESTART_DELAY_S * 2 ** min(deaths - 2, 20)
-    return min(MAX_RESTART_DELAY_S, delay)

@@ -26,11 +26,18 @@ class Plan:
 
 def reconcile(wish: Wish | None, view: View, now: float) -> Plan:
     """Return what brings a deployment nearer to its wish."""
+    if is_undecided(view, now):
+        return Plan([], view.undecided_until)
     commands = _let_go(view) if wish is None else next_steps(wish, view, now)
     # A replica that leaves without ever having served has nothing to drain.
     commands = [_stop_if_unready(view, each) for each in commands]
     commands += [command for each in view.replicas.values() if (command := _help_leave(each, now)) is not None]
     return Plan(commands, min((time for time in _times(view) if time > now), default=None))
+
+
+def is_undecided(view: View, now: float) -> bool:
+    """Say whether a new controller does not know yet how the replicas that it found are."""
+    return view.undecided_until is not None and now < view.undecided_until
 
 
 def _let_go(view: View) -> list[Command]:

@@ -44,6 +44,7 @@ class RequestContext:
         is_cancelled: Nobody waits for its answer.
         answer: What user code may go on after; None where it may not.
         children: The calls that were made for it and are not settled.
+        batch_request_ids: In a batch handler, which works on several requests, their ids; `request_id` is empty there.
     """
 
     route: str = ""
@@ -58,6 +59,7 @@ class RequestContext:
     is_cancelled: bool = False
     answer: Answering | None = None
     children: set[Child] = field(default_factory=set, repr=False)
+    batch_request_ids: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:

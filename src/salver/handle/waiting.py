@@ -10,6 +10,7 @@ Pure: what tells the time is an argument.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
+from itertools import islice
 from typing import Final
 
 from salver.handle.outgoing import Outgoing
@@ -49,6 +50,17 @@ class WaitingByPriority:
         if getattr(outgoing, "arrived_at", None) is None:
             outgoing.arrived_at = self._now() if place == len(waiting) else waiting[place].arrived_at
         waiting.insert(place, outgoing)
+
+    def appendleft(self, outgoing: Outgoing) -> None:
+        """Put back a request that was just taken."""
+        self.append(outgoing)
+
+    def __getitem__(self, index: int) -> Outgoing:
+        """Return the request that will be served after so many others."""
+        return next(islice(self, index, None))
+
+    def __delitem__(self, index: int) -> None:
+        self.remove(self[index])
 
     def popleft(self) -> Outgoing:
         """Take the request whose turn it is.

@@ -58,7 +58,7 @@ class AgentProcess:
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: self._tasks.start(self._agent.end(), name="end at a signal"))
         driver = await self._meet_driver()
-        failure = failure or await self._start(node, controller_entry)
+        failure = failure or await self._start(controller_entry)
         if failure is not None:
             driver.tell(AgentFailed(failure))
             await self._agent.end()
@@ -106,7 +106,7 @@ class AgentProcess:
         self._agent.manage(node, nursery)
         return node
 
-    async def _start(self, node: Node, controller_entry: str | None) -> str | None:
+    async def _start(self, controller_entry: str | None) -> str | None:
         """Listen and start the controller; return why that cannot be, if so."""
         address = unix_address(socket_path(self._options.instance_dir, "agent"))
         await listen(address, self._agent.accept)
@@ -122,7 +122,7 @@ class AgentProcess:
         )
         spec = ProcessSpec(name=CONTROLLER, entry=controller_entry, payload=msgspec.msgpack.encode(payload))
         try:
-            await node.start(spec)
+            await self._agent.start_controller(spec)
         except SalverError as error:
             return str(error)
         return None

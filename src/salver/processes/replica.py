@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
@@ -18,9 +19,16 @@ from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
+from salver.replica.reporting import Reporting
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
-from salver.runtime.context import ReplicaContext, set_replica_context
+from salver.runtime.context import (
+    ReplicaContext,
+    set_max_ongoing_requests,
+    set_replica_context,
+    set_replica_tasks,
+)
+from salver.runtime.models import models_here, unload_models
 from salver.schema.errors import ProtocolError
 from salver.schema.messages import Done, Drain, Message, Reconfigure, ReplicaFailed, ReplicaReady
 from salver.schema.process_payloads import ReplicaPayload
@@ -46,6 +54,9 @@ class _Replica:
         self._tasks = Tasks(on_error=_report)
         self._stop = asyncio.Event()
         self._server: ReplicaServer | None = None
+        self._news: Callable[[], Message] | None = None
+        """What each new controller is told."""
+        self._reporting: Reporting | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -57,8 +68,8 @@ class _Replica:
             name=self._context.name,
             tasks=self._tasks,
             on_ask=self._answer_controller,
+            on_back=lambda: self._tell_news(link),
         )
-        link.keep_open(MonotonicClock())
         await link.connect(self._payload.controller_address)
         routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
         app_name = self._payload.replica.deployment_id.app_name
@@ -66,12 +77,17 @@ class _Replica:
         try:
             user_code = await self._construct()
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
+            reporting = Reporting(self._payload, user_code, models_here(), link.tell, self._tasks)
+            self._reporting = reporting
+            await reporting.record_metadata()
             await user_code.reconfigure(self._payload.user_config)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
-            link.tell(ReplicaFailed(self._payload.replica, user_traceback(error)))
+            failure = ReplicaFailed(self._payload.replica, user_traceback(error))
+            self._announce(link, lambda: failure)
             await self._stop.wait()
             return
-        await self._serve(user_code, asgi, link)
+        await self._serve(user_code, asgi, reporting, link)
+        reporting.close()
         await self._finalize(user_code, asgi)
         routers.close()
         link.close()
@@ -81,13 +97,17 @@ class _Replica:
         payload = self._payload
         context = ReplicaContext(payload.replica, None, payload.code_version)
         set_replica_context(context)
+        set_max_ongoing_requests(payload.max_ongoing_requests)
+        set_replica_tasks(self._tasks, asyncio.get_running_loop())
         user_code = UserCode(resolve(payload.code), max_threads=payload.max_ongoing_requests)
         args, kwargs = loads(payload.arguments)
         await user_code.construct(args, kwargs)
         set_replica_context(ReplicaContext(payload.replica, user_code.instance, payload.code_version))
         return user_code
 
-    async def _serve(self, user_code: UserCode, asgi: AsgiServing | None, link: ControllerLink) -> None:
+    async def _serve(
+        self, user_code: UserCode, asgi: AsgiServing | None, reporting: Reporting, link: ControllerLink
+    ) -> None:
         self._server = server = ReplicaServer(
             user_code,
             app_name=self._payload.replica.deployment_id.app_name,
@@ -97,15 +117,27 @@ class _Replica:
         server.asgi = asgi
         address = unix_address(self._context.socket_path)
         listener = await listen(address, server.accept)
-        link.tell(ReplicaReady(self._payload.replica, address))
+        self._announce(link, lambda: ReplicaReady(self._payload.replica, address, server.admission.closed))
+        reporting.start(MonotonicClock())
         await self._stop.wait()
         listener.close()
         server.close()
+
+    def _announce(self, link: ControllerLink, news: Callable[[], Message]) -> None:
+        self._news = news
+        self._tell_news(link)
+
+    def _tell_news(self, link: ControllerLink) -> None:
+        if self._reporting is not None:
+            self._reporting.repeat()
+        if self._news is not None:
+            link.tell(self._news())
 
     async def _finalize(self, user_code: UserCode, asgi: AsgiServing | None) -> None:
         try:
             if asgi is not None:
                 await asgi.stop()
+            await unload_models()
             await user_code.close()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             logger.warning("%s: its end raised\n%s", self._context.name, user_traceback(error))
@@ -116,6 +148,7 @@ class _Replica:
                 await self._server.drain()
             case Reconfigure() if self._server is not None:
                 self._server.change_limit(message.max_ongoing_requests)
+                set_max_ongoing_requests(message.max_ongoing_requests)
                 if message.user_config_changed:
                     await self._server.user_code.reconfigure(message.user_config)
             case _:

@@ -10,6 +10,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from salver.lib import preloaded
+from salver.lib.finalizers import claim_finalizer
 from salver.lib.importing import get_attribute, import_module
 from salver.replica.workers import Workers
 from salver.schema.application import CodeRef, ImportedCode
@@ -85,6 +86,10 @@ class UserCode:
         if inspect.isawaitable(done):
             await done
 
+    def find_hook(self, name: str) -> Callable[..., Any] | None:
+        """Return a method that the user's class may have and that Salver calls by itself, or None."""
+        return self._lookup(name) if inspect.isclass(self._servable) else None
+
     def change_max_threads(self, max_threads: int) -> None:
         """Run at most this many plain `def` calls at once from now on; those that run are not interrupted."""
         self._workers.resize(max_threads)
@@ -125,10 +130,9 @@ class UserCode:
         instance, self._instance = self._instance, None
         self._methods.clear()
         self._workers.close()
-        finalizer = getattr(type(instance), "__del__", None)
+        finalizer = claim_finalizer(instance)
         if finalizer is None:
             return
-        _never_finalize(instance, finalizer)
         done = finalizer(instance)
         if inspect.isawaitable(done):
             await done
@@ -173,20 +177,6 @@ async def _close(generator: Any) -> None:
     """Run what a generator has in its `finally`; what that raises matters less than that it is a generator."""
     with suppress(Exception):
         await (generator.aclose() if inspect.isasyncgen(generator) else asyncio.to_thread(generator.close))
-
-
-def _never_finalize(instance: Any, finalizer: Callable[[Any], Any]) -> None:
-    """Keep Python from running the finalizer of this instance when it is collected."""
-    finalized = {id(instance)}
-
-    def finalize(other: Any) -> Any:
-        if id(other) not in finalized:
-            return finalizer(other)
-        # Whatever is made at the same place later has a finalizer again.
-        finalized.clear()
-        return None
-
-    type(instance).__del__ = finalize
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -116,10 +116,32 @@ class BuildError(Message, frozen=True):
 
 
 class ReplicaReady(Message, frozen=True):
-    """A replica answers requests at this address."""
+    """A replica answers requests at this address; told to each controller that there is in its life.
+
+    Attributes:
+        draining: An earlier controller told it to take no new requests.
+    """
 
     replica: ReplicaID
     address: str
+    draining: bool = False
+
+
+class ReplicaReport(Message, frozen=True, kw_only=True):
+    """What a replica says of itself; None where nothing has changed since the last time.
+
+    Attributes:
+        multiplexed_model_ids: The models that are loaded or being loaded, in order.
+        routing_stats: What the user's `record_routing_stats` returned.
+        autoscaling_stats: What the user's `record_autoscaling_stats` returned.
+        metadata: What the user's `record_replica_metadata` returned.
+    """
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: dict[str, float] | None = None
+    autoscaling_stats: dict[str, float] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class ReplicaFailed(Message, frozen=True):
@@ -183,12 +205,21 @@ class Routes(msgspec.Struct, frozen=True, tag="routes"):
 
 
 class ReplicaEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A replica that takes requests."""
+    """A replica that takes requests.
+
+    Attributes:
+        multiplexed_model_ids: The models that it has loaded or loads, in order.
+        routing_stats: What the user's `record_routing_stats` returned last.
+        metadata: What the user's `record_replica_metadata` returned.
+    """
 
     replica: ReplicaID
     address: str
     node_id: str
     max_ongoing_requests: int
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: dict[str, float] = {}
+    metadata: dict[str, Any] = {}
 
 
 class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
@@ -229,6 +260,7 @@ class StartProcess(Message, frozen=True, kw_only=True):
     resources: dict[str, float]
     env: dict[str, str]
     listeners: tuple[str, ...]
+    note: bytes = b""
 
 
 class ProcessStarted(Message, frozen=True):
@@ -259,6 +291,25 @@ class ProcessExited(Message, frozen=True):
     exit_code: int | None
     signal: int | None
     last_output: str = ""
+
+
+class GetProcesses(Message, frozen=True):
+    """Ask which of the processes that were ordered live."""
+
+
+class LivingProcess(msgspec.Struct, frozen=True, array_like=True):
+    """A process that was ordered and lives; see `engine.base.Living`."""
+
+    name: str
+    pid: int
+    note: bytes
+
+
+class Processes(Message, frozen=True):
+    """The answer to GetProcesses."""
+
+    node_id: str
+    processes: tuple[LivingProcess, ...]
 
 
 class GetNodes(Message, frozen=True):
@@ -350,6 +401,7 @@ AnyMessage = (
     | Built
     | BuildError
     | ReplicaReady
+    | ReplicaReport
     | ReplicaFailed
     | ProxyReady
     | ProxyLeaving
@@ -360,6 +412,8 @@ AnyMessage = (
     | SignalProcess
     | ReleasePreload
     | ProcessExited
+    | GetProcesses
+    | Processes
     | GetNodes
     | Nodes
     | AgentOptions

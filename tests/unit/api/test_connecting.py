@@ -1,6 +1,7 @@
 """Which instance an address means."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from salver.schema.errors import EngineUnavailable, SalverError
 
 
 @pytest.fixture
-def runtime_dir(tmp_path: Path) -> Path:
-    return tmp_path / "salver"
+def runtime_dir() -> Iterator[Path]:
+    """A place for instances, with a short name: paths of Unix sockets may not be long."""
+    with tempfile.TemporaryDirectory(prefix="sv-") as path:
+        yield Path(path)
 
 
 @pytest.fixture

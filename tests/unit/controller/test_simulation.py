@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from salver.controller.lifecycle import Stage
-from salver.controller.observed import MAX_RESTART_DELAY_S, QUICK_DEATH_S, Observed, Replica
+from salver.controller.observed import Observed, Replica
 from salver.controller.rollout import gave_up, surge
 from salver.controller.status import Standing, next_standing
+from salver.lib.restarts import MAX_RESTART_DELAY_S, QUICK_DEATH_S
 from salver.schema.status import DeploymentStatus
 from tests.unit.controller.scene import Scene, wish
 
