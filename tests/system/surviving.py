@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
+
+from starlette.requests import Request
 
 import salver as serve
 from tests.waiting import wait_until, wait_until_sync
@@ -67,6 +70,19 @@ class Gate:
         self.served.append(name)
         await wait_until(lambda: os.path.exists(file), within_s=60, what="an open gate")
         return self.served
+
+
+@serve.deployment(max_ongoing_requests=1, request_priorities=True)
+class HttpGate:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.served: list[str] = []
+
+    async def __call__(self, request: Request) -> str:
+        self.served.append(request.url.query)
+        Path(f"{self.file}.busy").touch()
+        await wait_until(lambda: os.path.exists(self.file), within_s=60, what="an open gate")
+        return " ".join(self.served)
 
 
 @serve.deployment

@@ -101,7 +101,7 @@ class DeploymentHandle(Generic[T]):
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session, context = self._begin()
+        session, context = self._begin(), current_request()
         call = Call(session, self._deployment, self._head(context, self._options.method_name), args, kwargs)
         call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
@@ -116,7 +116,7 @@ class DeploymentHandle(Generic[T]):
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session, context = self._begin()
+        session, context = self._begin(), current_request()
         call = Call(session, self._deployment, self._head(context, method_name), args, kwargs)
         return DeploymentBroadcastResponse(Broadcast(session, call, context), session, call.request_id)
 
@@ -134,8 +134,8 @@ class DeploymentHandle(Generic[T]):
             BackPressureError: Too many wait already.
             DeploymentUnavailableError: There is no replica, and none will come.
         """
-        session, context = self._begin()
-        head = self._head(context, self._options.method_name)
+        session = self._begin()
+        head = self._head(current_request(), self._options.method_name)
         return chosen(session, self._deployment, Hints(head.multiplexed_model_id, head.session_id, head.urgency))
 
     def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
@@ -147,7 +147,7 @@ class DeploymentHandle(Generic[T]):
             ValueError: The selection is a replica of another deployment.
             RuntimeError: It was dispatched to already, or its context was left.
         """
-        session, context = self._begin()
+        session, context = self._begin(), current_request()
         head = self._head(context, self._options.method_name)
         reservation = selection.take(self._deployment)
         call = DispatchedCall(session, self._deployment, head, args, kwargs, reservation)
@@ -182,11 +182,11 @@ class DeploymentHandle(Generic[T]):
         """
         self._life.initialize(options)
 
-    def _begin(self) -> tuple[Session, RequestContext]:
+    def _begin(self) -> Session:
         session = current_session()
         if not self._life.is_used:
             self._life.begin(session)
-        return session, current_request()
+        return session
 
     def _head(self, context: RequestContext, method_name: str) -> CallHead:
         options = self._options
