@@ -190,14 +190,16 @@ class DeploymentHandle(Generic[T]):
 
     def _head(self, context: RequestContext, method_name: str) -> CallHead:
         options = self._options
+        # By position, which is faster; None is the time that is left, which is known when the call is sent.
         return CallHead(
-            method=method_name,
-            request_id=context.request_id or request_ids.new(),
-            route=context.route,
-            app_name=self._deployment.app_name,
-            multiplexed_model_id=options.multiplexed_model_id,
-            session_id=options.session_id,
-            urgency=context.urgency if options.priority is None else options.priority,
+            method_name,
+            context.request_id or request_ids.new(),
+            context.route,
+            self._deployment.app_name,
+            options.multiplexed_model_id,
+            None,
+            options.session_id,
+            context.urgency if options.priority is None else options.priority,
         )
 
     def __getattr__(self, name: str) -> "DeploymentHandle[T]":
