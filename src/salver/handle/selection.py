@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 class Reservation(Outgoing):
     """A slot at a replica, from the wish for it to its use or return; lives on the session's loop.
 
-    Attributes:
-        granted: The channel of the replica that holds the slot, once there is one.
+    Args:
+        granted: Gets the channel of the replica that holds the slot.
     """
 
     __slots__ = ("_granted", "_router", "_used", "granted")
 
-    def __init__(self, router: Router, hints: Hints) -> None:
+    def __init__(self, router: Router, hints: Hints, granted: asyncio.Future[Channel]) -> None:
         super().__init__()
         self.hints = hints
-        self.granted: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
+        self.granted = granted
         self._router = router
         self._granted = False
         self._used = False
@@ -202,7 +202,7 @@ async def chosen(session: Session, deployment: DeploymentID, hints: Hints) -> As
 
 async def _reserve(session: Session, deployment: DeploymentID, hints: Hints) -> Reservation:
     router = session.routers.get(deployment)
-    reservation = Reservation(router, hints)
+    reservation = Reservation(router, hints, asyncio.get_running_loop().create_future())
     router.route(reservation)
     try:
         await reservation.granted

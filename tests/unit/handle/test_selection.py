@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from salver.handle import DeploymentHandle
-from salver.handle.selection import ReplicaSelection
+from salver.handle.outgoing import NO_HINTS
+from salver.handle.selection import ReplicaSelection, Reservation
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from tests.unit.handle.doubles import Net, Request, Sequence
 from tests.unit.handle.worlds import Hanging, World, echo, in_thread
 from tests.waiting import wait_until
 
@@ -140,6 +142,23 @@ async def test_choosing_waits_for_room_and_goes_on_when_there_is_some(world: Wor
     await busy
     assert await handle.dispatch(selection, 2) == 2
     await choice.__aexit__(None, None, None)
+
+
+async def test_a_wish_for_a_slot_that_a_dying_replica_took_with_it_goes_to_another() -> None:
+    net = Net()
+    first, second = net.replica("a"), net.replica("b")
+    router = net.router(Sequence(0.0, 0.0))
+    router.update(net.snapshot())
+    reservation = Reservation(router, NO_HINTS, asyncio.get_running_loop().create_future())
+    router.route(reservation)
+    assert (first.admission.taken, reservation.granted.done()) == (0, False)
+    net.kill(first)
+    net.settle()
+    assert reservation.granted.result().entry == second.entry
+    net.kill(second)
+    call = Request()
+    reservation.route(call)
+    assert isinstance(call.error, ReplicaUnavailableError)
 
 
 async def test_choosing_counts_as_waiting(world: World) -> None:
