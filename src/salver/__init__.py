@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from salver.runtime.ingress import ingress
     from salver.runtime.multiplexing import get_multiplexed_model_id, multiplexed
     from salver.schema.http import HTTPOptions, ProxyLocation
+    from salver.telemetry.traces import get_trace_context
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ __all__ = [
     "get_deployment_handle",
     "get_multiplexed_model_id",
     "get_replica_context",
+    "get_trace_context",
     "ingress",
     "multiplexed",
     "run",
@@ -89,6 +91,7 @@ _HOMES = {
     "get_replica_context": "salver.runtime.context",
     "batch": "salver.runtime.batching",
     "get_multiplexed_model_id": "salver.runtime.multiplexing",
+    "get_trace_context": "salver.telemetry.traces",
     "ingress": "salver.runtime.ingress",
     "multiplexed": "salver.runtime.multiplexing",
     "HTTPOptions": "salver.schema.http",

@@ -326,7 +326,7 @@ async def test_a_process_that_appears_although_its_start_was_given_up_is_stopped
 async def test_a_constructor_may_fail_before_its_start_is_confirmed(plane: Plane) -> None:
     async def fail_early(spec: ProcessSpec) -> None:
         replica = ReplicaID(spec.name.partition("#")[2], DeploymentID("Model", "shop"))
-        plane.plane.executor.replica_failed(ReplicaFailed(replica, "ValueError: early"))
+        plane.plane.executor.hear(ReplicaFailed(replica, "ValueError: early"), plane.driver.peer)
         await asyncio.sleep(0)
 
     plane.engine.before_start = fail_early
@@ -346,7 +346,7 @@ async def test_a_module_that_cannot_be_imported_fails_the_deploy_with_its_traceb
 
 async def test_what_an_unknown_replica_says_is_ignored(plane: Plane) -> None:
     stranger = ReplicaID("stranger", DeploymentID("Model", "shop"))
-    plane.plane.executor.replica_failed(ReplicaFailed(stranger, "ValueError"))
+    plane.plane.executor.hear(ReplicaFailed(stranger, "ValueError"), plane.driver.peer)
     plane.plane.loop.feed(ReplicaReadied(stranger, "memory:stranger"))
     await rest()
     assert plane.status() == ""

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
 import salver as serve
-from tests.waiting import wait_until, wait_until_sync
+from tests.waiting import wait_until
 
 
 @serve.deployment(max_ongoing_requests=10)
@@ -92,9 +93,6 @@ class Broken:
 
 
 @serve.deployment
-class Slow:
-    def __init__(self, file: str) -> None:
-        wait_until_sync(lambda: os.path.exists(file), within_s=60, what="the word to go on")
-
-    def get(self) -> str:
-        return "slow"
+class Stuck:
+    def __init__(self) -> None:
+        threading.Event().wait()

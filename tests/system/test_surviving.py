@@ -11,10 +11,12 @@ import psutil
 import pytest
 
 import salver as serve
-from salver.exceptions import ReplicaDiedError
+from salver.api.client import DeployFailed
+from salver.api.driver import find_driver
+from salver.exceptions import DeploymentUnavailableError, ReplicaDiedError, SalverError
 from tests.system import surviving
-from tests.system.serving import new_place
-from tests.waiting import wait_until_sync
+from tests.system.serving import get, new_place
+from tests.waiting import wait_until, wait_until_sync
 
 
 @pytest.fixture(autouse=True)
@@ -93,49 +95,47 @@ def _controller() -> psutil.Process:
     return found
 
 
-def _kill_controller() -> None:
-    """Kill the controller, and wait for its successor."""
-    old = _controller()
-    old.kill()
-
-    def successor() -> bool:
-        found = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("controller")]
-        return bool(found) and old.pid not in {each.pid for each in found}
-
-    wait_until_sync(successor, within_s=20, what="another controller")
-
-
-def test_a_handle_survives_the_controller_and_hears_its_successor() -> None:
+async def test_requests_go_on_without_a_controller_and_everybody_finds_the_next_one() -> None:
     front = serve.run(surviving.Front.bind(surviving.Model.bind(1)), name="model", route_prefix="/model")
     model = serve.get_deployment_handle("Model", "model")
-    with (
-        Traffic(lambda: front.get.remote().result(timeout_s=30)) as through_a_replica,
-        Traffic(lambda: model.get.remote().result(timeout_s=30)) as direct,
-    ):
-        direct.until_more()
-        _kill_controller()
-        direct.until_more()
-        through_a_replica.until_more()
-        serve.run(surviving.Front.bind(surviving.Model.bind(2)), name="model", route_prefix="/model")
-        direct.until_more()
-        through_a_replica.until_more()
-    assert (direct.failures, through_a_replica.failures) == ([], [])
-    assert (direct.answers[-1], through_a_replica.answers[-1]) == (2, 2)
-    assert model.broadcast("get").results(timeout_s=30) == [2]
+    driver = find_driver()
+    assert driver is not None
+    url = f"{driver.instance.http_url}/model"
+    assert (get(url).text, await front.get.remote(), await model.get.remote()) == ("version 1", 1, 1)
+    controller = _controller()
+    with Traffic(lambda: get(url).text) as over_http, Traffic(lambda: model.get.remote().result(timeout_s=30)) as calls:
+        over_http.until_more()
+        controller.kill()
+        await wait_until(lambda: not controller.is_running(), within_s=10, what="its end")
+        over_http.until_more(50)
+        calls.until_more(50)
+        assert await front.get.remote() == 1
+    assert (over_http.failures, calls.failures) == ([], [])
+    serve.run(surviving.Front.bind(surviving.Model.bind(2)), name="model", route_prefix="/model")
+    assert (get(url).text, await front.get.remote(), await model.get.remote()) == ("version 2", 2, 2)
+    serve.delete("model")
+    for handle in (model, front):
+        with pytest.raises(DeploymentUnavailableError):
+            await handle.get.remote()
 
 
-def test_a_deployment_that_is_under_way_when_the_controller_dies_is_finished(tmp_path: Path) -> None:
-    file = tmp_path / "go"
-    done: list[Any] = []
+def test_a_deployment_that_is_under_way_when_the_controller_dies_is_no_hang() -> None:
+    failure: list[BaseException] = []
 
     def deploy() -> None:
-        handle = serve.run(surviving.Slow.bind(str(file)), name="slow", route_prefix=None)
-        done.append(handle.get.remote().result(timeout_s=30))
+        try:
+            serve.run(surviving.Stuck.bind(), name="stuck", route_prefix=None)
+        except SalverError as error:
+            failure.append(error)
 
+    controller = _controller()
     thread = threading.Thread(target=deploy)
     thread.start()
     wait_until_sync(lambda: serve.status().applications, within_s=10, what="the application")
-    _kill_controller()
-    file.touch()
+    controller.kill()
+    wait_until_sync(lambda: not controller.is_running(), within_s=10, what="its end")
+    assert list(serve.status().applications) == ["stuck"]
+    serve.delete("stuck")
     thread.join(30)
-    assert done == ["slow"]
+    assert not thread.is_alive()
+    assert [type(each) for each in failure] == [DeployFailed]

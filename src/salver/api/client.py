@@ -101,10 +101,17 @@ class Client:
             DeployFailed: One failed.
             Disconnected: The instance is gone.
         """
+        seen: set[str] = set()
 
         def look(status: ServeStatus) -> bool:
             if on_status is not None:
                 on_status(status)
+            if lost := sorted(seen - status.applications.keys()):
+                raise DeployFailed(
+                    f"Deploying {', '.join(lost)} failed: it was deleted meanwhile, or the controller died while it "
+                    "was being built. Deploy it again."
+                )
+            seen.update(name for name in names if name in status.applications)
             # All are looked at: one that failed must not hide behind one that starts.
             return False not in [_runs(each, status) for each in names]
 

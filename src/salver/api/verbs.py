@@ -77,11 +77,11 @@ def start(
 
 
 def run(
-    target: Application,
+    target: Application[T],
     blocking: bool = False,
     name: str = DEFAULT_APP_NAME,
     route_prefix: str | None = "/",
-) -> DeploymentHandle[Any]:
+) -> DeploymentHandle[T]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
     Args:

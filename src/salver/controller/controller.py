@@ -35,6 +35,8 @@ from salver.schema.messages import (
     ProxyLeaving,
     ProxyReady,
     ReplicaFailed,
+    ReplicaHealth,
+    ReplicaJoined,
     ReplicaReady,
     ReplicaReport,
     Shutdown,
@@ -117,6 +119,8 @@ class Controller:
                 return self._find(message.name)
             case Built() | BuildError():
                 await self._built(peer, message)
+            case ReplicaHealth():
+                self._plane.executor.hear(message, peer)
             case _:
                 await self._obey(message)
         return Done()
@@ -128,12 +132,10 @@ class Controller:
                 self._plane.snapshots.subscribe(peer, message.topic, self._unpublished(message.topic))
             case Unsubscribe():
                 self._plane.snapshots.unsubscribe(peer, message.topic)
-            case ReplicaReady():
-                self._plane.executor.replica_ready(message, peer)
+            case ReplicaJoined() | ReplicaReady() | ReplicaHealth() | ReplicaFailed():
+                self._plane.executor.hear(message, peer)
             case ReplicaReport():
                 self._plane.reports.take(message)
-            case ReplicaFailed():
-                self._plane.executor.replica_failed(message)
             case ProxyReady():
                 self._proxies.ready(peer)
             case ProxyLeaving():

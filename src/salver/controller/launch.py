@@ -5,6 +5,7 @@ from math import ceil
 import msgspec
 
 from salver.controller.desired import Wish
+from salver.controller.health import silence_allowed_s
 from salver.controller.placement import resources_of
 from salver.engine.base import ProcessSpec
 from salver.schema.application import Preload
@@ -27,11 +28,15 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         max_ongoing_requests=spec.options.max_ongoing_requests,
         num_cpus=spec.options.ray_actor_options.num_cpus,
         user_config=spec.options.user_config,
+        health_check_period_s=spec.options.health_check_period_s,
+        health_check_timeout_s=spec.options.health_check_timeout_s,
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
     )
     resources = resources_of(spec.options.ray_actor_options)
-    note = ReplicaNote(replica, application.version, spec.options.graceful_shutdown_timeout_s, resources)
+    options = spec.options
+    silence_s = silence_allowed_s(options.health_check_period_s, options.health_check_timeout_s)
+    note = ReplicaNote(replica, application.version, options.graceful_shutdown_timeout_s, silence_s, resources)
     return ProcessSpec(
         name=process_name(replica),
         entry=REPLICA_ENTRY,

@@ -92,7 +92,8 @@ class Publisher:
         """Show what a deployment's replicas say of themselves; its status is what it was."""
         view = self._observed.view(deployment)
         if view.replicas:
-            self._publish_replicas(deployment, self._desired.wish_for(deployment), view)
+            wish = self._desired.wish_for(deployment)
+            self._publish_replicas(deployment, wish, view, undecided=view.undecided_until is not None)
 
     def proxy_changed(self, node_id: str, status: ProxyStatus) -> None:
         """Show a node's proxy."""

@@ -1,7 +1,8 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
@@ -15,7 +16,18 @@ from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.schema.urgency import checked_urgency
 from salver.transport.wire import CallHead
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import typing_extensions
+
+    # With a default, strict checkers let people write `DeploymentHandle` for a handle to anything.
+    T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 class CallOptions(NamedTuple):
@@ -27,11 +39,22 @@ class CallOptions(NamedTuple):
     priority: int | None = None
 
 
-class DeploymentHandle(Generic[T]):
+class SomeOptions(TypedDict, total=False):
+    """The options of a handle that leave the types of its calls as they are; for type checkers."""
+
+    multiplexed_model_id: str | None
+    session_id: str | None
+    priority: int | None
+
+
+class DeploymentHandle(Generic[T_co]):
     """Calls a deployment from anywhere: `await handle.remote(x)`, `handle.method.remote(x).result()`.
 
     Handles are made by `serve.run`, by passing a bound deployment to another one's `.bind()`, and by
     `serve.get_deployment_handle`. They can be pickled, and outlive updates of the deployment.
+
+    Annotated as `DeploymentHandle[Model]`, type checkers know what `remote` and `handle[Model.method].remote` take and
+    return; see docs/typed_handles.md.
     """
 
     def __init__(
@@ -61,6 +84,12 @@ class DeploymentHandle(Generic[T]):
         """Say whether calls can be made: the process is connected to a running instance, and this was not shut down."""
         return find_session() is not None and not self._life.is_over
 
+    @overload
+    def options(self, **options: Unpack[SomeOptions]) -> "DeploymentHandle[T_co]": ...
+
+    @overload
+    def options(self, *, method_name: str, **options: Unpack[SomeOptions]) -> "DeploymentHandle[Any]": ...
+
     def options(
         self,
         *,
@@ -68,7 +97,7 @@ class DeploymentHandle(Generic[T]):
         multiplexed_model_id: str | None = None,
         session_id: str | None = None,
         priority: int | None = None,
-    ) -> "DeploymentHandle[T]":
+    ) -> "DeploymentHandle[Any]":
         """Return a handle to the same deployment that calls differently.
 
         Args:
@@ -92,7 +121,83 @@ class DeploymentHandle(Generic[T]):
             _life=self._life,
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
+    # What a handler returns, or what it is awaited for; and the same with up to three responses of other calls first.
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[P, Coroutine[Any, Any, R]]]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, P], Coroutine[Any, Any, R]]]",
+        first: DeploymentResponse[A],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, P], Coroutine[Any, Any, R]]]",
+        first: A | DeploymentResponse[A],
+        second: DeploymentResponse[B],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, C, P], Coroutine[Any, Any, R]]]",
+        first: A | DeploymentResponse[A],
+        second: B | DeploymentResponse[B],
+        third: DeploymentResponse[C],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[P, R]]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, P], R]]",
+        first: DeploymentResponse[A],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, P], R]]",
+        first: A | DeploymentResponse[A],
+        second: DeploymentResponse[B],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, C, P], R]]",
+        first: A | DeploymentResponse[A],
+        second: B | DeploymentResponse[B],
+        third: DeploymentResponse[C],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:  # type: ignore[misc]
         """Call the deployment; returns at once.
 
         Top-level arguments that are responses of other calls are replaced by their results before the call is made.
@@ -202,7 +307,21 @@ class DeploymentHandle(Generic[T]):
             context.urgency if options.priority is None else options.priority,
         )
 
-    def __getattr__(self, name: str) -> "DeploymentHandle[T]":
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]":
+        """Return a handle that calls a method: `handle[Model.predict]` is `handle.predict`, and typed.
+
+        Raises:
+            TypeError: It is no method but, say, the name of one.
+        """
+        name = getattr(method, "__name__", None)
+        if not isinstance(name, str) or isinstance(method, type):
+            raise TypeError(
+                f"handle[...] takes a method of the deployment's class, as in handle[Model.predict]; got {method!r}. "
+                "For a method by name use `handle.predict` or `handle.options(method_name=...)`."
+            )
+        return self.options(method_name=name)
+
+    def __getattr__(self, name: str) -> "DeploymentHandle[Any]":
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         # Kept, so that the next `handle.method` is a plain attribute.

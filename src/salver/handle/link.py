@@ -1,7 +1,13 @@
-"""A process's line to the controller: questions, and snapshots of topics."""
+"""A process's line to the controller: questions, and snapshots of topics.
+
+A line that breaks is opened again as soon as a controller listens, and tells it what is subscribed to. What is known
+stays true meanwhile: requests do not need the controller.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from random import random
+from typing import Final
 
 from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
@@ -13,16 +19,26 @@ from salver.transport.sockets import Dial, dial
 OnValue = Callable[[TopicValue], None]
 OnAsk = Callable[[Message], Awaitable[Message]]
 
-
-FIRST_REDIAL_S = 0.02
-LAST_REDIAL_S = 1.0
-"""The pauses between tries to reach a controller that is gone, which double."""
-MAX_WAIT_S = 20.0
+FIRST_DELAY_S: Final = 0.05
+MAX_DELAY_S: Final = 2.0
+MAX_WAIT_S: Final = 20.0
 """How long a question waits for a controller that is gone; one that was not answered is asked again."""
 
 
+def redial_delay_s(attempt: int, chance: float) -> float:
+    """Return how long to wait before an attempt to open the line again.
+
+    It doubles from attempt to attempt, and is up to a half shorter by chance, so that not all processes come at once.
+
+    Args:
+        attempt: How many failed before it.
+        chance: From 0 to 1.
+    """
+    return float(min(FIRST_DELAY_S * 2 ** min(attempt, 16), MAX_DELAY_S)) * (1 - chance / 2)
+
+
 class ControllerLink:
-    """The line to the controller. When it breaks it is opened again, and what is subscribed to is asked for anew.
+    """The line to the controller.
 
     Args:
         on_ask: Answers what the controller asks this process; None where it never asks.
@@ -58,6 +74,7 @@ class ControllerLink:
         Raises:
             Disconnected: No controller listens there.
         """
+        self._address = address
         await self._dial(address, self._peer)
         self._address = address
         self._open.set()
@@ -141,13 +158,13 @@ class ControllerLink:
             self._tasks.start(self._redial(), name="reach the controller again")
 
     async def _redial(self) -> None:
-        pause_s = FIRST_REDIAL_S
+        attempt = 0
         while not self._closed:
             try:
                 await self.connect(self._address)
             except Disconnected:
-                await self._clock.sleep_until(self._clock.now() + pause_s)
-                pause_s = min(2 * pause_s, LAST_REDIAL_S)
+                await self._clock.sleep_until(self._clock.now() + redial_delay_s(attempt, random()))
+                attempt += 1
             else:
                 if self._back is not None:
                     self._back()

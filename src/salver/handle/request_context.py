@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
 from os import urandom
-from typing import Protocol
+from typing import Any, Protocol
 
 from salver.schema.urgency import DEFAULT_URGENCY
 
@@ -45,6 +45,7 @@ class RequestContext:
         answer: What user code may go on after; None where it may not.
         children: The calls that were made for it and are not settled.
         batch_request_ids: In a batch handler, which works on several requests, their ids; `request_id` is empty there.
+        grpc_context: What a gRPC request says of itself, where there is one.
     """
 
     route: str = ""
@@ -60,6 +61,20 @@ class RequestContext:
     answer: Answering | None = None
     children: set[Child] = field(default_factory=set, repr=False)
     batch_request_ids: tuple[str, ...] = ()
+    grpc_context: Any = None
+    _own_id: str = field(default="", repr=False)
+
+    @property
+    def _internal_request_id(self) -> str:
+        """Return an id of this call alone; `request_id` is the same in all calls that a request leads to."""
+        if not self._own_id:
+            self._own_id = request_ids.new()
+        return self._own_id
+
+    @property
+    def cancel_on_parent_request_cancel(self) -> bool:
+        """Say that a call ends when the request that made it is cancelled."""
+        return True
 
     @property
     def is_open(self) -> bool:
@@ -85,11 +100,11 @@ class RequestContext:
 
 
 _NO_REQUEST = RequestContext(is_over=True)
-_current: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
+request_variable: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
 
-current_request = _current.get
-enter_request = _current.set
-leave_request = _current.reset
+current_request = request_variable.get
+enter_request = request_variable.set
+leave_request = request_variable.reset
 
 
 class RequestIds:

@@ -223,6 +223,10 @@ class Router:
     def _swap_for(self, channel: Channel, oldest: Outgoing) -> Outgoing:
         """Return who goes to a channel in place of the oldest, who stays the oldest then."""
         waiting = self._waiting
+        if isinstance(waiting, WaitingByPriority):
+            # Who is more urgent goes first, whatever the replica holds.
+            self._affinity.sent(channel, oldest.hints.multiplexed_model_id)
+            return oldest
         waiting.appendleft(oldest)
         index = self._affinity.pick(channel, waiting)
         outgoing = waiting[index]

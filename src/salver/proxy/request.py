@@ -107,8 +107,9 @@ def _note_session_id(request: Request, value: bytes) -> None:
     request.hints = request.hints._replace(session_id=value.strip().decode("latin-1"))
 
 
-def _note_priority(request: Request, value: bytes) -> None:
-    if (urgency := urgency_of(value)) is not None:
+def _note_urgency(request: Request, value: bytes) -> None:
+    urgency = urgency_of(value)
+    if urgency is not None:
         request.hints = request.hints._replace(urgency=urgency)
 
 
@@ -119,6 +120,6 @@ NOTES: dict[bytes, Note] = {
     # Users write these either way.
     **dict.fromkeys((b"serve_multiplexed_model_id", b"serve-multiplexed-model-id"), _note_model_id),
     **dict.fromkeys((b"x-session-id", b"x_session_id"), _note_session_id),
-    b"priority": _note_priority,
+    b"priority": _note_urgency,
 }
 """What to do with a header, by its name in lower case."""

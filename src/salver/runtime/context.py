@@ -6,7 +6,9 @@ from typing import Any
 
 from salver.lib.tasks import Tasks
 from salver.schema.errors import SalverError
-from salver.schema.ids import ReplicaID
+from salver.schema.ids import ReplicaID, ReplicaRank
+
+_ALONE = ReplicaRank()
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,15 @@ class ReplicaContext:
         replica_id: Its id.
         servable_object: The user's instance; None while it is being constructed, and for functions the function.
         code_version: Version of the application it was started with.
+        rank: Which of its deployment's replicas it is. It may change while the replica lives.
+        world_size: How many replicas the deployment is to have; changes when it is scaled.
     """
 
     replica_id: ReplicaID
     servable_object: Any
     code_version: str
+    rank: ReplicaRank = _ALONE
+    world_size: int = 1
 
     @property
     def app_name(self) -> str:

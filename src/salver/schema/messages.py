@@ -9,7 +9,7 @@ import msgspec
 
 from salver.schema.application import ApplicationSpec, Preload
 from salver.schema.http import HTTPOptions
-from salver.schema.ids import DeploymentID, ReplicaID
+from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 from salver.schema.status import ServeStatus
 
 
@@ -115,16 +115,29 @@ class BuildError(Message, frozen=True):
     reason: str
 
 
+class ReplicaJoined(Message, frozen=True):
+    """A replica's process runs; it constructs the user's code once it is told its rank.
+
+    Attributes:
+        rank: The rank that an earlier controller told it; None for one that waits for its first.
+    """
+
+    replica: ReplicaID
+    rank: ReplicaRank | None = None
+
+
 class ReplicaReady(Message, frozen=True):
     """A replica answers requests at this address; told to each controller that there is in its life.
 
     Attributes:
         draining: An earlier controller told it to take no new requests.
+        rank: The rank that it was told last.
     """
 
     replica: ReplicaID
     address: str
     draining: bool = False
+    rank: ReplicaRank | None = None
 
 
 class ReplicaReport(Message, frozen=True, kw_only=True):
@@ -142,6 +155,21 @@ class ReplicaReport(Message, frozen=True, kw_only=True):
     routing_stats: dict[str, float] | None = None
     autoscaling_stats: dict[str, float] | None = None
     metadata: dict[str, Any] | None = None
+
+
+class ReplicaHealth(Message, frozen=True, kw_only=True):
+    """What came of a replica's health check; told after each one, and while the event loop is held.
+
+    Attributes:
+        failures: Failed checks in a row.
+        reason: What the last one raised, or where the event loop is held.
+        loop_held_s: How long user code has held the event loop by now.
+    """
+
+    replica: ReplicaID
+    failures: int
+    reason: str = ""
+    loop_held_s: float = 0.0
 
 
 class ReplicaFailed(Message, frozen=True):
@@ -164,6 +192,13 @@ class ProxyLeaving(Message, frozen=True):
 
 class Drain(Message, frozen=True):
     """Take no new requests; answered when the last one is finished."""
+
+
+class Ranked(Message, frozen=True):
+    """Be this one from now on; answered when the user's `reconfigure`, if it takes a rank, has returned."""
+
+    rank: ReplicaRank
+    world_size: int
 
 
 class Reconfigure(Message, frozen=True, kw_only=True):
@@ -400,12 +435,15 @@ AnyMessage = (
     | Shutdown
     | Built
     | BuildError
+    | ReplicaJoined
     | ReplicaReady
     | ReplicaReport
+    | ReplicaHealth
     | ReplicaFailed
     | ProxyReady
     | ProxyLeaving
     | Drain
+    | Ranked
     | Reconfigure
     | StartProcess
     | ProcessStarted

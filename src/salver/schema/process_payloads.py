@@ -60,6 +60,8 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     max_ongoing_requests: int
     num_cpus: float
     user_config: Any
+    health_check_period_s: float
+    health_check_timeout_s: float
     code_version: str
     expose_tracebacks: bool
     routing_stats_period_s: float = 10.0
@@ -82,12 +84,14 @@ class ReplicaNote(msgspec.Struct, frozen=True, tag="replica"):
 
     Attributes:
         drain_timeout_s: How long it may finish what it has.
+        silence_allowed_s: Nothing may be heard of it for so long before something may be wrong.
         resources: What it holds, by name.
     """
 
     replica: ReplicaID
     version: str
     drain_timeout_s: float
+    silence_allowed_s: float
     resources: dict[str, float]
 
 

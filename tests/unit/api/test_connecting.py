@@ -1,7 +1,6 @@
 """Which instance an address means."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 from salver.api.connecting import instance_at
 from salver.engine import instances
 from salver.schema.errors import EngineUnavailable, SalverError
+from tests.agents import short_dir
 
 
 @pytest.fixture
 def runtime_dir() -> Iterator[Path]:
-    """A place for instances, with a short name: paths of Unix sockets may not be long."""
-    with tempfile.TemporaryDirectory(prefix="sv-") as path:
-        yield Path(path)
+    with short_dir() as path:
+        yield path / "salver"
 
 
 @pytest.fixture

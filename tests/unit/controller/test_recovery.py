@@ -14,7 +14,7 @@ def adopting(*replicas: tuple[str, str], wanted: int = 2, version: str = "v1") -
     """Return a scene in which a new controller has found replicas, as pairs of name and version."""
     scene = Scene()
     for name, their_version in replicas:
-        scene.happen(ReplicaLaunched(ReplicaID(name, ID), their_version, 20.0, {"CPU": 1.0}, adopted=True))
+        scene.happen(ReplicaLaunched(ReplicaID(name, ID), their_version, 20.0, 30.0, {"CPU": 1.0}, adopted=True))
         scene.placed(name)
     scene.want(wish(wanted, version))
     return scene

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from salver.handle.link import ControllerLink
+from salver.handle.link import ControllerLink, redial_delay_s
 from salver.lib.tasks import Tasks
 from salver.schema.errors import (
     Disconnected,
@@ -138,3 +138,9 @@ async def test_what_is_no_snapshot_ends_the_line() -> None:
     assert isinstance(protocol._error, ProtocolError)
     link.close()
     await tasks.close()
+
+
+@pytest.mark.parametrize(("attempt", "longest_s"), [(0, 0.05), (1, 0.1), (5, 1.6), (6, 2.0), (1000, 2.0)])
+def test_attempts_to_open_the_line_again_come_more_and_more_slowly(attempt: int, longest_s: float) -> None:
+    assert redial_delay_s(attempt, 0.0) == pytest.approx(longest_s)
+    assert redial_delay_s(attempt, 1.0) == pytest.approx(longest_s / 2)
