@@ -26,6 +26,9 @@ class Model:
     async def pid(self) -> int:
         return os.getpid()
 
+    async def echo(self, value: Any) -> Any:
+        return value
+
     async def hang(self) -> None:
         await asyncio.Event().wait()
 

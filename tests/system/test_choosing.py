@@ -68,6 +68,19 @@ def test_a_chosen_replica_is_the_one_that_is_called() -> None:
     assert {*asyncio.run(choose())} <= {*handle.broadcast("pid").results(timeout_s=30)}
 
 
+def test_large_arguments_reach_every_replica_and_the_chosen_one() -> None:
+    handle = serve.run(surviving.Model.options(num_replicas=2).bind(), name="large", route_prefix=None)
+    data = os.urandom(5 << 20)
+    for _ in range(2):
+        assert handle.broadcast("echo", data).results(timeout_s=30) == [data, data]
+
+    async def choose() -> Any:
+        async with handle.choose_replica() as selection:
+            return await handle.echo.dispatch(selection, data)
+
+    assert asyncio.run(choose()) == data
+
+
 def test_a_slot_that_a_killed_process_had_reserved_is_free_again(instance: Place) -> None:
     handle = serve.run(surviving.Model.options(max_ongoing_requests=1).bind(5), name="slot", route_prefix=None)
     instance.write(
