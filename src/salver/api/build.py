@@ -12,8 +12,10 @@ import msgspec
 
 from salver.api.application import Application, parts_of
 from salver.api.deployment import Deployment
+from salver.api.routing import checked_routing
 from salver.handle import DeploymentHandle
-from salver.lib.preloaded import digest_of
+from salver.handle.policies import TWO_CHOICES
+from salver.lib.preloaded import digest_of, keep
 from salver.runtime.ingress import NotPicklable, ingress_of
 from salver.schema.application import (
     ApplicationSpec,
@@ -22,23 +24,30 @@ from salver.schema.application import (
     ImportedCode,
     PickledCode,
     Preload,
+    RouterSpec,
 )
 from salver.schema.errors import BuildFailed, InvalidOption
 from salver.schema.options import Options
 
 
 def build(
-    target: Application, *, name: str, route_prefix: str | None, preload: Preload | None = None
+    target: Application,
+    *,
+    name: str,
+    route_prefix: str | None,
+    preload: Preload | None = None,
+    in_this_process: bool = False,
 ) -> ApplicationSpec:
     """Return everything the controller needs to run an application.
 
     Args:
         preload: What its replicas have in memory first; by default this process's path and the modules in use.
+        in_this_process: Its replicas run here, so code needs no pickling.
 
     Raises:
         BuildFailed: The graph has a cycle, or an argument cannot be pickled.
     """
-    builder = _Builder(name)
+    builder = _Builder(name, in_this_process=in_this_process)
     ingress = builder.add(target).deployment_name
     return ApplicationSpec(
         name=name,
@@ -82,7 +91,7 @@ def checked_route_prefix(route_prefix: object) -> str | None:
 
 
 class _Builder:
-    def __init__(self, app_name: str) -> None:
+    def __init__(self, app_name: str, *, in_this_process: bool) -> None:
         self.specs: dict[str, DeploymentSpec] = {}
         self.warnings: list[str] = []
         self._app_name = app_name
@@ -91,6 +100,7 @@ class _Builder:
         self._modules: dict[str, None] = {}
         self._blobs: dict[str, bytes] = {}
         self._ingress: str | None = None
+        self._in_this_process = in_this_process
 
     def add(self, application: Application) -> DeploymentHandle[Any]:
         """Add an application and all it is bound to; return the handle that stands for it."""
@@ -108,9 +118,10 @@ class _Builder:
         self._check_single_ingress(name, deployment)
         self.specs[name] = DeploymentSpec(
             name=name,
-            code=self._code_of(deployment),
+            code=self._code_of(deployment.name, deployment.func_or_class),
             arguments=arguments,
-            options=deployment.all_options,
+            options=_portable(deployment.all_options),
+            router=self._router_of(name, deployment.all_options),
         )
         self._warn_of_useless_scaling(name, deployment.all_options)
         handle: DeploymentHandle[Any] = DeploymentHandle(name, self._app_name)
@@ -189,16 +200,27 @@ class _Builder:
         )
         return f"{name}_{number}"
 
-    def _code_of(self, deployment: Deployment[Any]) -> CodeRef:
-        code = deployment.func_or_class
+    def _code_of(self, name: str, code: Callable[..., Any]) -> CodeRef:
         path = import_path_of(code)
         if path is not None:
             self._modules[path.module] = None
             return path
-        blob = _pickled_code(deployment.name, code)
+        if self._in_this_process:
+            kept = keep(code)
+            self._blobs[kept] = b""
+            return PickledCode(kept)
+        blob = _pickled_code(name, code)
         digest = digest_of(blob)
         self._blobs[digest] = blob
         return PickledCode(digest)
+
+    def _router_of(self, name: str, options: Options) -> RouterSpec | None:
+        found, kwargs = checked_routing(options.request_router_config)
+        if isinstance(found, str):
+            return None if found == TWO_CHOICES else RouterSpec(policy=found, kwargs=kwargs)
+        code = self._code_of(name, found)
+        blob = _pickled_code(name, found) if isinstance(code, PickledCode) else b""
+        return RouterSpec(code=code, blob=blob, kwargs=kwargs)
 
 
 class _ArgumentPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -240,6 +262,16 @@ def import_path_of(code: Callable[..., Any]) -> ImportedCode | None:
     if found is code or (isinstance(found, Deployment) and found.func_or_class is code):
         return ImportedCode(module_name, qualname)
     return None
+
+
+def _portable(options: Options) -> Options:
+    """Return options without classes; what travels of those is told apart from them."""
+    config = options.request_router_config
+    if config is None or isinstance(config.request_router_class, str):
+        return options
+    code = config.request_router_class
+    named = msgspec.structs.replace(config, request_router_class=f"{code.__module__}:{code.__qualname__}")
+    return msgspec.structs.replace(options, request_router_config=named)
 
 
 def _pickled_code(name: str, code: Callable[..., Any]) -> bytes:

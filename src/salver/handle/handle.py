@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSp
 from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
 from salver.handle.life import Life
-from salver.handle.outgoing import Hints
 from salver.handle.request_context import RequestContext, current_request, request_ids
 from salver.handle.response import DeploymentResponse, running_loop
-from salver.handle.selection import DispatchedCall, ReplicaSelection, chosen
+from salver.handle.selection import DispatchedCall, ReplicaSelection, Wish, chosen
 from salver.handle.session import Session, current_session, find_session
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.schema.urgency import checked_urgency
+from salver.transport.codec import dumps
 from salver.transport.wire import CallHead
 
 if TYPE_CHECKING:
@@ -225,15 +225,15 @@ class DeploymentHandle(Generic[T_co]):
         call = Call(session, self._deployment, self._head(context, method_name), args, kwargs)
         return DeploymentBroadcastResponse(Broadcast(session, call, context), session, call.request_id)
 
-    def choose_replica(self, *_args: Any, **_kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
+    def choose_replica(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
         """Choose a replica as a call would, and keep a slot for one call there, within `async with`.
 
         It waits until a replica has room. A slot that no call was dispatched to is given back when the context is
         left, and when this process dies.
 
         Args:
-            _args: What the call will be made with, where that matters for the choice.
-            _kwargs: Likewise.
+            args: What the call will be made with, where that matters to the deployment's router.
+            kwargs: Likewise.
 
         Raises:
             BackPressureError: Too many wait already.
@@ -241,7 +241,8 @@ class DeploymentHandle(Generic[T_co]):
         """
         session = self._begin()
         head = self._head(current_request(), self._options.method_name)
-        return chosen(session, self._deployment, Hints(head.multiplexed_model_id, head.session_id, head.urgency))
+        arguments = dumps((args, kwargs)) if args or kwargs else b""
+        return chosen(session, Wish(self._deployment, head, arguments))
 
     def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
         """Call the replica that was chosen, in the slot that is kept there; returns at once.

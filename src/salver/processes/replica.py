@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +14,7 @@ import uvloop
 
 from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
+from salver.handle.policies.locality import Place
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
@@ -51,7 +51,6 @@ from salver.schema.process_payloads import ReplicaPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.codec import loads
-from salver.transport.sockets import listen, unix_address
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -75,12 +74,13 @@ class _Replica:
         self._reporting: Reporting | None = None
         self._user_config = payload.user_config
         self._rank: asyncio.Future[Ranked]
+        self._watchdog: Watchdog
         self._reconfiguring = asyncio.Lock()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         self._rank = loop.create_future()
-        loop.add_signal_handler(signal.SIGTERM, self._end)
+        self._context.on_stop(self._end)
         # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
         loop.set_default_executor(ThreadPoolExecutor(min(32, max(1, ceil(self._payload.num_cpus)) + 4)))
         link = ControllerLink(
@@ -89,11 +89,19 @@ class _Replica:
             tasks=self._tasks,
             on_ask=self._answer_controller,
             on_back=lambda: self._tell_news(link),
+            dial=self._context.dial,
         )
         await link.connect(self._payload.controller_address)
-        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks)
+        routers = Routers(
+            link,
+            role="replica",
+            name=self._context.name,
+            tasks=self._tasks,
+            dial=self._context.dial,
+            place=Place(self._context.node_id),
+        )
         app_name = self._payload.replica.deployment_id.app_name
-        set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
+        set_session(Session(loop, link, routers, self._payload.controller_address, app_name, dial=self._context.dial))
         try:
             self._announce(link, self._joined)
             user_code = await self._construct(await self._rank)
@@ -105,14 +113,20 @@ class _Replica:
             checks = self._health_checks(user_code, link)
             await checks.check()
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
+            self._context.failed(error)
             failure = ReplicaFailed(self._payload.replica, user_traceback(error))
             self._announce(link, lambda: failure)
             await self._stop.wait()
             return
-        reporting.start(MonotonicClock())
-        await self._serve(user_code, asgi, checks, link)
-        reporting.close()
-        await self._finalize(user_code, asgi)
+        try:
+            reporting.start(MonotonicClock())
+            await self._serve(user_code, asgi, checks, link)
+            reporting.close()
+            await self._finalize(user_code, asgi)
+        finally:
+            # They do not end with this one where it is a thread, too, that was killed.
+            user_code.release_threads()
+            self._watchdog.close()
         routers.close()
         link.close()
         await self._tasks.close()
@@ -149,7 +163,7 @@ class _Replica:
             )
 
         # A hold is noticed by a late beat, and must be noticed in checks that may take little time.
-        watchdog = Watchdog(on_held, beat_s=min(BEAT_S, payload.health_check_timeout_s / 10))
+        self._watchdog = watchdog = Watchdog(on_held, beat_s=min(BEAT_S, payload.health_check_timeout_s / 10))
         checks = HealthChecks(
             user_code.check_health,
             period_s=payload.health_check_period_s,
@@ -169,8 +183,8 @@ class _Replica:
             expose_tracebacks=self._payload.expose_tracebacks,
         )
         server.asgi = asgi
-        address = unix_address(self._context.socket_path)
-        listener = await listen(address, server.accept)
+        listener = await self._context.listen(server.accept)
+        address = self._context.address
 
         def ready() -> ReplicaReady:
             return ReplicaReady(self._payload.replica, address, server.admission.closed, get_replica_context().rank)
@@ -246,7 +260,9 @@ class _Replica:
         """Tell the controller from a thread, on a line of its own, while the loop of the usual one is held."""
 
         async def tell() -> None:
-            link = ControllerLink(role="replica", name=self._context.name, tasks=Tasks(on_error=_report))
+            link = ControllerLink(
+                role="replica", name=self._context.name, tasks=Tasks(on_error=_report), dial=self._context.dial
+            )
             await link.connect(self._payload.controller_address)
             await link.ask(message, Done)
             link.close()
