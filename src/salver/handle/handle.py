@@ -18,6 +18,7 @@ class CallOptions(NamedTuple):
     method_name: str = "__call__"
     multiplexed_model_id: str = ""
     session_id: str = ""
+    prefer_local: bool = False
 
 
 class DeploymentHandle(Generic[T]):
@@ -32,6 +33,7 @@ class DeploymentHandle(Generic[T]):
     ) -> None:
         self._deployment = DeploymentID(deployment_name, app_name)
         self._options = _options or CallOptions()
+        self._was_set_up = False
 
     @property
     def deployment_name(self) -> str:
@@ -63,10 +65,24 @@ class DeploymentHandle(Generic[T]):
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
         }
-        given = {key: value for key, value in changes.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         return DeploymentHandle(
             self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
         )
+
+    def _init(self, *, _prefer_local_routing: bool = False) -> None:
+        """Say how this handle calls, before its first call and once.
+
+        Args:
+            _prefer_local_routing: Near replicas go first: on the caller's node, then in its zone.
+
+        Raises:
+            RuntimeError: It was said before.
+        """
+        if self._was_set_up:
+            raise RuntimeError("The handle was initialized before; _init() may be called once, before its first call.")
+        self._was_set_up = True
+        self._options = self._options._replace(prefer_local=_prefer_local_routing)
 
     def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
         """Call the deployment; returns at once.
@@ -88,6 +104,8 @@ class DeploymentHandle(Generic[T]):
             session_id=self._options.session_id,
         )
         call = Call(session, self._deployment, head, args, kwargs)
+        if self._options.prefer_local:
+            call.hints = call.hints._replace(prefer_local=True)
         call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
 
@@ -115,5 +133,5 @@ class DeploymentHandle(Generic[T]):
         return f"DeploymentHandle(deployment='{self._deployment.name}')"
 
 
-def _rebuild(name: str, app_name: str, options: tuple[str, ...]) -> "DeploymentHandle[Any]":
+def _rebuild(name: str, app_name: str, options: tuple[Any, ...]) -> "DeploymentHandle[Any]":
     return DeploymentHandle(name, app_name, _options=CallOptions(*options))

@@ -35,6 +35,10 @@ _HOOKS: Final = (
 )
 
 
+class _NoGroups(Exception):
+    """An answer that is none."""
+
+
 class UserRouter:
     """Makes the user's router and asks it; the `Chooser` of a `CustomRouting`.
 
@@ -91,6 +95,9 @@ class UserRouter:
             self.complain("hang", f"took longer than {self._timeout_s:g}s")
             return None
         outcome = answer.result()
+        if isinstance(outcome, _NoGroups):
+            self.complain("no groups", str(outcome))
+            return None
         if isinstance(outcome, BaseException):
             self.complain(type(outcome).__name__, f"raised\n{user_traceback(outcome)}")
             return None
@@ -213,5 +220,5 @@ def _ids_in(answer: Any) -> list[list[ReplicaID]]:
     except TypeError:
         groups = [[None]]
     if not all(isinstance(each, RunningReplica) for group in groups for each in group):
-        raise TypeError(f"choose_replicas() returned {answer!r:.200}: expected a list of lists of RunningReplica")
+        raise _NoGroups(f"returned {answer!r:.200}, not a list of lists of RunningReplica")
     return [[each.replica_id for each in group] for group in groups]
