@@ -21,6 +21,9 @@ ASKS = {
     "chat.py": ("/people", "0"),
     "fallback.py": ("/", '["bestsellers"]'),
     "cleanup.py": ("/", "4"),
+    "sessions.py": ("/", "[1,2,3]"),
+    "prefixes.py": ("/", "true"),
+    "own_rules.py": ("/", "cool"),
 }
 
 

@@ -146,14 +146,20 @@ class Router:
         """Give the freed place to the oldest waiting request; part of ChannelOwner."""
         if self._custom is not None:
             self._custom.freed(channel)
-        if self._num_waiting and channel.has_room and (outgoing := self._next_waiting(channel)) is not None:
-            channel.send(outgoing)
+        if self._num_waiting and channel.has_room:
+            outgoing = self._next_waiting(channel)
+            if outgoing is not None:
+                channel.send(outgoing)
+            elif self._custom is not None:
+                self._custom.nobody_accepts()
 
     def on_room(self, channel: Channel) -> None:
         """Use a held slot, or pass it on; part of ChannelOwner."""
         outgoing = self._next_waiting(channel) if channel.limit else None
         if outgoing is None:
             channel.pass_on()
+            if self._custom is not None:
+                self._custom.nobody_accepts()
         else:
             channel.use_held(outgoing, more_waiting=self._num_waiting > 0)
 
@@ -193,10 +199,10 @@ class Router:
 
     # Queue of CustomRouting
 
-    def send_considered(self, outgoing: Outgoing) -> bool:
+    def send_considered(self, outgoing: Outgoing, *, was_refused: bool) -> bool:
         """Send a waiting request if one of its replicas has room; part of Queue."""
         channel = self._choose(outgoing)
-        if channel is None:
+        if channel is None or (was_refused and channel.ask_for_room()):
             return False
         self._send_waiting(outgoing, channel)
         return True
@@ -282,7 +288,6 @@ class Router:
                 self._num_waiting -= 1
                 custom.gave(outgoing, channel)
                 return outgoing
-        custom.nobody_accepts()
         return None
 
     def _first_to_send(self) -> tuple[Outgoing, Channel] | None:

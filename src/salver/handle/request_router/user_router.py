@@ -25,7 +25,7 @@ from salver.telemetry.logs import LOGGER_NAME
 logger = logging.getLogger(LOGGER_NAME)
 
 START_TIMEOUT_S: Final = 10.0
-"""Requests wait so long for the class to be imported and made."""
+"""Requests wait so long for the class to be imported and made; then two choices are made until it is."""
 REST_S: Final = 10.0
 """After a choice that took too long, user code is left alone for this time."""
 
@@ -57,6 +57,7 @@ class UserRouter:
         self._replicas: Mapping[ReplicaID, RunningReplica] = {}
         self._complaints: set[str] = set()
         self._resting_until = 0.0
+        self._made_by = 0.0
         self._closed = False
         self._timeout_s = CHOICE_TIMEOUT_S
         self._most_tasks = MAX_NUM_ROUTING_TASKS
@@ -70,6 +71,7 @@ class UserRouter:
             on_failed: Called in the caller's loop when there will be none: its class cannot be loaded or made.
         """
         self._on_failed = on_failed
+        self._made_by = self._callers_loop.time() + START_TIMEOUT_S
         threading.Thread(target=self._run, name=f"router of {self._caller.deployment.path}", daemon=True).start()
 
     # Chooser
@@ -83,7 +85,8 @@ class UserRouter:
         """Part of Chooser."""
         if not self._ready.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), START_TIMEOUT_S)
+                async with asyncio.timeout_at(self._made_by):
+                    await self._ready.wait()
         if self._router is None or self._closed or self._callers_loop.time() < self._resting_until:
             return None
         work = asyncio.run_coroutine_threadsafe(_answer(self._router, replicas, request), self._loop)

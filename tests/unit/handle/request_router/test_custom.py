@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from salver.handle.channel import Channel
 from salver.handle.outgoing import Hints
 from salver.handle.request_router.api import PendingRequest, RunningReplica
 from salver.handle.request_router.custom import Groups
@@ -231,3 +232,56 @@ def test_a_pending_request_says_what_is_asked_and_by_whom() -> None:
     assert (metadata.request_id, metadata.multiplexed_model_id, metadata.session_id) == ("r1", "m1", "s1")
     assert (request.args, request.kwargs, request.resolved) == (("hello",), {}, True)
     assert request.future.result(0).replica_id in {each.id for each in world.replicas.values()}
+
+
+def test_room_that_a_full_replica_calls_about_is_offered_to_those_that_were_not_asked_about_it() -> None:
+    def wanted_or_any(replicas: list[RunningReplica], request: PendingRequest) -> Groups:
+        wanted = [each.replica_id for each in replicas if each.replica_id.unique_id == request.metadata.request_id[0]]
+        return [wanted or [replicas[0].replica_id]]
+
+    net = Net()
+    first, second = net.replica("a"), net.replica("b")
+    other, router = net.router(), net.router(user_code=UserCode(wanted_or_any))
+    other.update(Replicas(replicas=(second.entry,)))
+    routed(other, "x")
+    net.settle()
+    router.update(net.snapshot(router=USER_CODE))
+    routed(router, "a1")
+    [refused] = routed(router, "b1")
+    net.settle()
+    routed(router, "a2")
+    router.cancel(refused)
+    net.settle()
+    second.finish()
+    net.settle()
+    assert (running(first), running(second)) == (["a1"], ["a2"])
+
+
+class Counted(Request):
+    """A request that counts how often it was sent."""
+
+    __slots__ = ("sent",)
+
+    def write(self, channel: Channel, stream: int, flags: int) -> None:
+        self.sent = getattr(self, "sent", 0) + 1
+        super().write(channel, stream, flags)
+
+
+def test_a_request_that_was_refused_asks_for_room_elsewhere_and_is_not_sent_about() -> None:
+    net = Net()
+    replicas = [net.replica(name) for name in "ab"]
+    other, router = net.router(), net.router(user_code=UserCode(lambda all_, _request: [[all_[0].replica_id]]))
+    other.update(net.snapshot())
+    router.update(net.snapshot(router=USER_CODE))
+    routed(router, "opens a", "opens b")
+    net.run_out()
+    routed(other, "1", "2")
+    net.settle()
+    request = Counted("3")
+    router.route(request)
+    net.settle()
+    assert request.sent == 1
+    replicas[1].finish()
+    net.settle()
+    assert running(replicas[1]) == ["3"]
+    assert request.sent == 2

@@ -211,3 +211,19 @@ def test_another_applications_module_of_the_same_name_is_not_taken_for_it(
     spec = RouterSpec(code=ImportedCode("json", "Own"), search_path=(str(tmp_path),))
     with pytest.raises(ImportFailed, match="already the name of another module"):
         load_router_class(spec)
+
+
+class Unready(Nonsense):
+    """Is never done with its beginning."""
+
+    async def initialize_state(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_requests_do_not_wait_long_for_a_router_that_is_slow_to_be_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("salver.handle.request_router.user_router.START_TIMEOUT_S", 0.05)
+    handle = await serve(spec_of("Unready"))
+    for number in range(3):
+        assert await handle.remote(number) == number
