@@ -1,5 +1,7 @@
 """Routers in real processes: policies by name, classes of users in handles and in proxies, and broken classes."""
 
+import os
+import signal
 import subprocess
 from collections import Counter
 
@@ -179,3 +181,18 @@ def test_a_router_of_a_script_goes_to_the_proxies(place: Place) -> None:
         assert run.process.stdin is not None
         run.process.stdin.close()
         assert run.exit_code() == 0, run.output
+        assert "destroyed" not in run.output
+        assert "Traceback" not in run.output
+
+
+@pytest.mark.parametrize(
+    "config", ['{"request_router_class": "consistent_hash"}', '{"request_router_class": "routers:ByStatistics"}']
+)
+def test_requests_go_on_when_a_replica_dies(place: Place, config: str) -> None:
+    with start(place, config) as run:
+        before = answers(run, 20)
+        os.kill(int(next(iter(before))), signal.SIGKILL)
+        with httpx.Client(timeout=30) as client:
+            assert [client.get(run.url()).status_code for _ in range(20)] == [200] * 20
+        wait_until_sync(lambda: len(run.named("Model#")) == 3, within_s=20, what="a successor")
+        assert sum(answers(run, 10).values()) == 10

@@ -232,5 +232,5 @@ MACHINES = [
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda each: each.__name__)
 def test_no_request_is_lost_and_no_replica_idle_while_requests_wait(machine: type[Machine]) -> None:
-    many = settings(max_examples=100 if machine is Machine else 25, stateful_step_count=50, deadline=None)
+    many = settings(max_examples=100 if machine is Machine else 15, stateful_step_count=50, deadline=None)
     run_state_machine_as_test(machine, settings=many)

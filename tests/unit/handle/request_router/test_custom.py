@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from salver.handle.channel import Channel
@@ -209,6 +210,30 @@ def test_user_code_that_cannot_be_loaded_is_done_without() -> None:
     world.net.run_out()
     assert outcomes(requests) == ["answered"] * 3
     assert world.router._custom is None
+
+
+def test_new_statistics_of_a_replica_reach_user_code_and_what_waits_is_chosen_for_again() -> None:
+    def cool(replicas: list[RunningReplica], _request: PendingRequest) -> Groups:
+        return [[each.replica_id for each in replicas if each.routing_stats.get("heat", 0) < 9]]
+
+    net = Net()
+    net.replica("a")
+    router = net.router(user_code=UserCode(cool))
+
+    def tell(**stats: float) -> None:
+        entries = [msgspec.structs.replace(each.entry, routing_stats=stats) for each in net.replicas.values()]
+        router.update(Replicas(replicas=tuple(entries), router=USER_CODE))
+
+    tell()
+    [_, waiting] = routed(router, "1", "2")
+    net.replica("b")
+    tell(heat=10)
+    net.settle()
+    assert running(net.replicas["b"]) == []
+    tell(heat=5)
+    net.settle()
+    assert running(net.replicas["b"]) == ["2"]
+    assert waiting.outcome == "waits"
 
 
 def test_what_waits_is_refused_when_the_deployment_is_gone() -> None:
