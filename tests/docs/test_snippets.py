@@ -30,6 +30,9 @@ ASKS = {
     "ranked.py": ("/?batch=1", "scored"),
     "sharded.py": ("/?key=a", "1"),
     "shop.py": ("/openapi.json", None),
+    "sessions.py": ("/", "[1,2,3]"),
+    "prefixes.py": ("/", "true"),
+    "own_rules.py": ("/", "cool"),
 }
 
 

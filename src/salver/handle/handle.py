@@ -55,6 +55,7 @@ class CallOptions(NamedTuple):
     session_id: str = ""
     priority: int | None = None
     stream: bool = False
+    prefer_local: bool = False
 
 
 class DeploymentHandle(Generic[T_co]):
@@ -236,16 +237,13 @@ class DeploymentHandle(Generic[T_co]):
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session, context = self._begin(), current_request()
-        is_streaming = self._options.stream
-        head = self._head(context, self._options.method_name, is_streaming=is_streaming)
-        if is_streaming:
-            stream = StreamingCall(session, self._deployment, head, args, kwargs)
-            stream.start(context, in_loop=running_loop() is session.loop)
-            return DeploymentResponseGenerator(stream)
-        call = Call(session, self._deployment, head, args, kwargs)
+        session, context, options = self._begin(), current_request(), self._options
+        head = self._head(context, options.method_name, is_streaming=options.stream)
+        call = (StreamingCall if options.stream else Call)(session, self._deployment, head, args, kwargs)
+        if options.prefer_local:
+            call.hints = call.hints._replace(prefer_local=True)
         call.start(context, in_loop=running_loop() is session.loop)
-        return DeploymentResponse(call)
+        return DeploymentResponseGenerator(call) if isinstance(call, StreamingCall) else DeploymentResponse(call)
 
     def broadcast(self, method_name: str, *args: Any, **kwargs: Any) -> DeploymentBroadcastResponse:
         """Call a method of every replica that runs; returns at once.
@@ -316,13 +314,15 @@ class DeploymentHandle(Generic[T_co]):
         """Set what cannot be changed later, and learn of the replicas; once, before the first call.
 
         Args:
-            options: `_prefer_local_routing` and `_source`, which change nothing where all replicas are on one node.
+            options: `_prefer_local_routing`: near replicas go first, on the caller's node and then in its zone.
+                `_source` changes nothing.
 
         Raises:
             RuntimeError: It was called already, or the handle was used.
             TypeError: There is no such option.
         """
         self._life.initialize(options)
+        self._options = self._options._replace(prefer_local=bool(options.get("_prefer_local_routing", False)))
 
     def _begin(self) -> Session:
         session = current_session()

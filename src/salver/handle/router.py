@@ -1,8 +1,7 @@
 """Which replica gets a request: exact counts, two choices, and a queue that a free replica takes from at once.
 
 There is no timer here. A request waits only while every replica is full, and each way for a replica to stop being full
-is an event: an answer of ours, a ROOM frame, a new replica. The time matters only for the retries of lost requests, and
-where requests wait by priority.
+is an event: an answer of ours, a ROOM frame, a new replica. Time matters to retries and to priorities only.
 """
 
 import time
@@ -65,9 +64,9 @@ class Router:
         self._budget = RetryBudget(now())
         self._set: Replicas | None = None
         self._place = place
+        self._run_custom = run_custom
         self._policy: Policy | None = None
         self._custom: CustomRouting | None = None
-        self._run_custom = run_custom
 
     @property
     def num_waiting(self) -> int:
@@ -83,7 +82,9 @@ class Router:
         """Give a request to a replica now, or to the next one that has room."""
         self._num_routed = outgoing.order = self._num_routed + 1
         if not self._num_waiting and (channel := self._choose(outgoing)) is not None:
-            self._send(outgoing, channel)
+            if outgoing.hints.multiplexed_model_id:
+                self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
+            channel.send(outgoing)
             return
         state, custom = self._set, self._custom
         if state is not None and not self._choices and state.unavailable is not None:
@@ -142,16 +143,23 @@ class Router:
         """Give the freed place to the oldest waiting request; part of ChannelOwner."""
         if self._custom is not None:
             self._custom.freed(channel)
-        if self._num_waiting and channel.has_room and (outgoing := self._next_waiting(channel)) is not None:
-            self._send(outgoing, channel)
+        if self._num_waiting and channel.has_room:
+            outgoing = self._next_waiting(channel)
+            if outgoing is not None:
+                self._send(outgoing, channel)
+            elif self._custom is not None:
+                self._custom.nobody_accepts()
 
     def on_room(self, channel: Channel) -> None:
         """Use a held slot, or pass it on; part of ChannelOwner."""
         outgoing = self._next_waiting(channel) if channel.limit else None
         if outgoing is None:
             channel.pass_on()
+            if self._custom is not None:
+                self._custom.nobody_accepts()
         else:
-            self._note_model(outgoing, channel)
+            if outgoing.hints.multiplexed_model_id:
+                self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
             channel.use_held(outgoing, more_waiting=self._num_waiting > 0)
 
     def on_rejected(self, outgoing: Outgoing) -> None:
@@ -193,10 +201,10 @@ class Router:
 
     # Queue of CustomRouting
 
-    def send_considered(self, outgoing: Outgoing) -> bool:
+    def send_considered(self, outgoing: Outgoing, *, was_refused: bool) -> bool:
         """Send a waiting request if one of its replicas has room; part of Queue."""
         channel = self._choose(outgoing)
-        if channel is None:
+        if channel is None or (was_refused and channel.ask_for_room()):
             return False
         self._send_waiting(outgoing, channel)
         return True
@@ -240,12 +248,9 @@ class Router:
         return min((each for each in choices if each.has_room), key=load_of, default=None)
 
     def _send(self, outgoing: Outgoing, channel: Channel) -> None:
-        self._note_model(outgoing, channel)
-        channel.send(outgoing)
-
-    def _note_model(self, outgoing: Outgoing, channel: Channel) -> None:
         if outgoing.hints.multiplexed_model_id:
             self._affinity.sent(channel, outgoing.hints.multiplexed_model_id)
+        channel.send(outgoing)
 
     def _take_entries(self, entries: dict[ReplicaID, ReplicaEntry]) -> None:
         for replica in [each for each in self._channels if each not in entries]:
@@ -305,7 +310,6 @@ class Router:
                 self._take_out(outgoing)
                 custom.gave(outgoing, channel)
                 return outgoing
-        custom.nobody_accepts()
         return None
 
     def _take_out(self, outgoing: Outgoing) -> None:
@@ -354,10 +358,10 @@ class Router:
         if outgoing.abandoned:
             return
         reason = self._set.unavailable if self._set is not None else None
-        if not self._choices and reason is not None:
+        if self._choices or reason is None:
+            self._wait(outgoing)
+        else:
             self._refuse(outgoing, DeploymentUnavailableError(self.deployment, reason))
-            return
-        self._wait(outgoing)
 
     def _keep_waiting(self, waiting: Iterable[Outgoing]) -> None:
         by_priority = self._set is not None and self._set.request_priorities
@@ -372,24 +376,20 @@ class Router:
 
     def _refuse_excess(self, state: Replicas) -> None:
         """Refuse those that would be served last of those that came before the limit of the queue was known."""
-        custom = self._custom
-        if not 0 <= state.max_queued_requests < self._num_waiting - (0 if custom is None else custom.num_new):
+        custom, limit = self._custom, state.max_queued_requests
+        if not 0 <= limit < self._num_waiting - (0 if custom is None else custom.num_new):
             return
         waiting = [each for each in self._waiting if not each.abandoned]
         old = waiting if custom is None else [each for each in waiting if not custom.is_new(each)]
-        excess = set(old[state.max_queued_requests :])
+        excess = set(old[limit:])
         self._keep_waiting([each for each in waiting if each not in excess])
         self._num_waiting = len(self._waiting)
-        for outgoing in old[state.max_queued_requests :]:
+        for outgoing in old[limit:]:
             self._refuse(outgoing, self._backpressure(state))
 
     def _backpressure(self, state: Replicas) -> BackPressureError:
-        return BackPressureError(
-            self._num_waiting,
-            state.max_queued_requests,
-            state.backpressure_status,
-            state.backpressure_retry_after_s,
-        )
+        status, retry_after_s = state.backpressure_status, state.backpressure_retry_after_s
+        return BackPressureError(self._num_waiting, state.max_queued_requests, status, retry_after_s)
 
     def _refuse(self, outgoing: Outgoing, error: SalverError) -> None:
         # Whoever cancels it later must not be taken for one that waits.

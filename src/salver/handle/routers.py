@@ -89,9 +89,12 @@ class Routers:
 
     def close(self) -> None:
         """Close all connections to replicas."""
-        for router in self._routers.values():
+        for deployment, router in self._routers.items():
+            # What the controller still says would bring a closed router back to life.
+            self._link.unsubscribe(replicas_topic(deployment), self._updates[deployment])
             router.close()
         self._routers.clear()
+        self._updates.clear()
 
     def _open_channel(self, entry: ReplicaEntry, router: Router) -> Channel:
         return Channel(entry, router, self.tasks, self._greeting, self._dial)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from salver.handle.outgoing import Description, HttpRequest, Outgoing
+from salver.handle.outgoing import Description, Outgoing
+from salver.proxy.descriptions import arguments_of, description_of
 from salver.proxy.heads import Head, outcome_head, trailer_lines
 from salver.proxy.limits import GRANT_SIZE_BYTES
 from salver.proxy.request import Request
@@ -175,12 +176,11 @@ class Exchange(Outgoing):
 
     def describe(self) -> Description:
         """Part of Outgoing."""
-        return Description(self._head.request_id, "", self._head.route, is_http_request=True)
+        return description_of(self._head)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Part of Outgoing."""
-        head = self._head
-        return (HttpRequest(head.method, head.path, head.query, tuple(head.headers), self._body),), {}
+        return arguments_of(self._head, self._body)
 
     def may_repeat(self) -> bool:
         """Only what has no effect when done twice, and only before the client has seen anything; part of Outgoing."""

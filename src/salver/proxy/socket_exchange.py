@@ -1,11 +1,12 @@
 """One WebSocket between the proxy and a replica: messages both ways, each under the other side's credit."""
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from salver.handle.outgoing import Hints, Outgoing
+from salver.handle.outgoing import Description, Hints, Outgoing
+from salver.proxy.descriptions import arguments_of, description_of
 from salver.proxy.limits import GRANT_SIZE_BYTES
 from salver.schema.errors import ReplicaDiedError, SalverError
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
@@ -139,6 +140,14 @@ class SocketExchange(Outgoing):
             self.channel.connection.send(CREDIT, self.stream, _encode(CreditHead(owed)))
 
     # Outgoing
+
+    def describe(self) -> Description:
+        """Part of Outgoing."""
+        return description_of(self._head)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Part of Outgoing."""
+        return arguments_of(self._head, b"")
 
     def write(self, channel: "Channel", stream: int, flags: int) -> None:
         """Send the handshake to a replica; part of Outgoing."""

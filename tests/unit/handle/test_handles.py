@@ -1,5 +1,6 @@
 """Handles themselves, and the session that they call through."""
 
+import asyncio
 import pickle
 from copy import copy
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 
 from salver.handle import DeploymentHandle
 from salver.handle import session as session_module
+from salver.handle.outgoing import Outgoing
 from salver.handle.session import current_session
 from salver.lib.loading import loading, set_loading
 from salver.schema.errors import (
     SalverError,
 )
-from tests.unit.handle.worlds import World
+from salver.schema.ids import DeploymentID
+from tests.unit.handle.worlds import World, echo
 
 
 def test_a_handle_is_the_same_after_pickling() -> None:
@@ -82,3 +85,23 @@ def test_what_is_no_method_names_none(wrong: Any) -> None:
     handle: DeploymentHandle[Model] = DeploymentHandle("model")
     with pytest.raises(TypeError, match=r"as in handle\[Model.predict\]; got"):
         handle[wrong]
+
+
+async def test_init_says_once_that_near_replicas_go_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = await world.serve("model", echo)
+    handle._init(_prefer_local_routing=True)
+    with pytest.raises(RuntimeError, match="once"):
+        handle._init(_prefer_local_routing=False)
+    router = world.routers.get(DeploymentID("model", "shop"))
+    routed: list[bool] = []
+    route = router.route
+
+    def noting(outgoing: Outgoing) -> None:
+        routed.append(outgoing.hints.prefer_local)
+        route(outgoing)
+
+    monkeypatch.setattr(router, "route", noting)
+    for each in (handle, handle.method, handle.options(session_id="s"), DeploymentHandle("model", "shop")):
+        each.remote().cancel()
+        await asyncio.sleep(0)
+    assert routed == [True, True, True, False]

@@ -49,8 +49,8 @@ class Chooser(Protocol):
 class Queue(Protocol):
     """The router, as far as it is needed here."""
 
-    def send_considered(self, outgoing: "Outgoing") -> bool:
-        """Send a waiting request if one of its replicas has room."""
+    def send_considered(self, outgoing: "Outgoing", *, was_refused: bool) -> bool:
+        """Send a waiting request if one of its replicas has room; one that was refused asks for room first."""
 
     def considered(self) -> None:
         """A request was thought about and waits: there may be too many now."""
@@ -67,9 +67,20 @@ class _Ticket:
         declined: Replicas that it was offered and did not name.
         takes_any: User code has failed for it.
         channel: Where it is.
+        was_refused: It was sent to a replica that was full.
     """
 
-    __slots__ = ("channel", "declined", "groups", "is_thought_about", "named", "outgoing", "request", "takes_any")
+    __slots__ = (
+        "channel",
+        "declined",
+        "groups",
+        "is_thought_about",
+        "named",
+        "outgoing",
+        "request",
+        "takes_any",
+        "was_refused",
+    )
 
     def __init__(self, outgoing: "Outgoing") -> None:
         self.outgoing = outgoing
@@ -80,6 +91,7 @@ class _Ticket:
         self.takes_any = False
         self.is_thought_about = False
         self.channel: Channel | None = None
+        self.was_refused = False
 
 
 class CustomRouting(Policy):
@@ -121,6 +133,7 @@ class CustomRouting(Policy):
         elif ticket.channel is not None:
             self._sent[ticket.channel].remove(ticket)
             ticket.channel = None
+            ticket.was_refused = True
             ticket.request.future = Future()
         self._think_of(ticket)
 
@@ -241,7 +254,7 @@ class CustomRouting(Policy):
             if not self._waits(ticket):
                 return
             self._note(ticket, asked, answer)
-            if self._queue.send_considered(ticket.outgoing):
+            if self._queue.send_considered(ticket.outgoing, was_refused=ticket.was_refused):
                 return
         if self._waits(ticket) and ticket.groups is not None:
             self._new.discard(ticket.outgoing)

@@ -25,7 +25,7 @@ from salver.telemetry.logs import LOGGER_NAME
 logger = logging.getLogger(LOGGER_NAME)
 
 START_TIMEOUT_S: Final = 10.0
-"""Requests wait so long for the class to be imported and made."""
+"""Requests wait so long for the class to be imported and made; then two choices are made until it is."""
 REST_S: Final = 10.0
 """After a choice that took too long, user code is left alone for this time."""
 
@@ -33,6 +33,10 @@ _HOOKS: Final = (
     *("update_replicas", "on_request_routed", "on_send_request", "on_request_completed", "on_new_queue_len_info"),
     *("decrement_queue_len_cache", "on_replica_actor_died", "on_replica_actor_unavailable"),
 )
+
+
+class _NoGroups(Exception):
+    """An answer that is none."""
 
 
 class UserRouter:
@@ -53,6 +57,7 @@ class UserRouter:
         self._replicas: Mapping[ReplicaID, RunningReplica] = {}
         self._complaints: set[str] = set()
         self._resting_until = 0.0
+        self._made_by = 0.0
         self._closed = False
         self._timeout_s = CHOICE_TIMEOUT_S
         self._most_tasks = MAX_NUM_ROUTING_TASKS
@@ -66,6 +71,7 @@ class UserRouter:
             on_failed: Called in the caller's loop when there will be none: its class cannot be loaded or made.
         """
         self._on_failed = on_failed
+        self._made_by = self._callers_loop.time() + START_TIMEOUT_S
         threading.Thread(target=self._run, name=f"router of {self._caller.deployment.path}", daemon=True).start()
 
     # Chooser
@@ -79,7 +85,8 @@ class UserRouter:
         """Part of Chooser."""
         if not self._ready.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), START_TIMEOUT_S)
+                async with asyncio.timeout_at(self._made_by):
+                    await self._ready.wait()
         if self._router is None or self._closed or self._callers_loop.time() < self._resting_until:
             return None
         work = asyncio.run_coroutine_threadsafe(_answer(self._router, replicas, request), self._loop)
@@ -91,6 +98,9 @@ class UserRouter:
             self.complain("hang", f"took longer than {self._timeout_s:g}s")
             return None
         outcome = answer.result()
+        if isinstance(outcome, _NoGroups):
+            self.complain("no groups", str(outcome))
+            return None
         if isinstance(outcome, BaseException):
             self.complain(type(outcome).__name__, f"raised\n{user_traceback(outcome)}")
             return None
@@ -213,5 +223,5 @@ def _ids_in(answer: Any) -> list[list[ReplicaID]]:
     except TypeError:
         groups = [[None]]
     if not all(isinstance(each, RunningReplica) for group in groups for each in group):
-        raise TypeError(f"choose_replicas() returned {answer!r:.200}: expected a list of lists of RunningReplica")
+        raise _NoGroups(f"returned {answer!r:.200}, not a list of lists of RunningReplica")
     return [[each.replica_id for each in group] for group in groups]
