@@ -21,6 +21,7 @@ ASKS = {
     "chat.py": ("/people", "0"),
     "fallback.py": ("/", '["bestsellers"]'),
     "cleanup.py": ("/", "4"),
+    "relay.py": ("/?prompt=one-by-one", "one\nby\none\n"),
 }
 
 
