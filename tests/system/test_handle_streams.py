@@ -171,6 +171,14 @@ def test_a_reader_that_is_killed_takes_its_stream_with_it(relay: Any) -> None:
     wait_for_end(source_of_relay(), "cancelled", "closed")
 
 
+def test_an_update_lets_a_stream_come_to_its_end(source: Any) -> None:
+    response = streaming(source).count_later.remote(1000)
+    assert next(response) == 0
+    serve.run(deployments.Source.bind(), name="source", route_prefix=None)
+    assert list(response) == list(range(1, 1000))
+    assert list(streaming(source).count.remote(3)) == [0, 1, 2]
+
+
 def test_cancelling_goes_through_a_deployment(relay: Any) -> None:
     response = streaming(relay).endless.remote()
     assert [next(response) for _ in range(3)] == [1, 2, 3]
