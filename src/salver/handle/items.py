@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from itertools import takewhile
 from threading import Lock
 from typing import NamedTuple
 
@@ -53,7 +52,7 @@ class Items:
         self._gaps: deque[_Place] = deque()
         self._callbacks: deque[Callable[[], object]] = deque()
         self._owed = 0
-        # What is taken and what is owed for it change together, or credit for a large item could leave some behind.
+        # Readers may be in several threads: none may forget what another has added to what is owed.
         self._lock = Lock()
 
     @property
@@ -86,10 +85,7 @@ class Items:
         self._call_back()
 
     def end(self) -> None:
-        """Note that this was all; nothing follows a gap that is left."""
-        if self._gaps:
-            with self._lock:
-                self._arrived = deque(takewhile(lambda place: place is not self._gaps[0], self._arrived))
+        """Note that this was all; what follows a gap is lost."""
         self.is_over = True
         self._call_back()
 
@@ -104,8 +100,7 @@ class Items:
             if not self._arrived or (pickled := self._arrived[0].pickled) is None:
                 return None
             self._owed += self._arrived.popleft().cost_bytes
-            # The replica may wait for the credit of a large item, however little that is.
-            if self._owed < GRANT_SIZE_BYTES and not isinstance(pickled, Arrival):
+            if self._owed < GRANT_SIZE_BYTES:
                 return Item(pickled, 0)
             owed, self._owed = self._owed, 0
         return Item(pickled, owed)

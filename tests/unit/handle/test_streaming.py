@@ -22,7 +22,7 @@ from salver.schema.errors import (
 )
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import Replicas, replicas_topic
-from tests.unit.handle.worlds import CodeError, World, echo, in_thread
+from tests.unit.handle.worlds import CodeError, Hanging, World, echo, in_thread
 from tests.waiting import wait_until
 
 variable: ContextVar[int] = ContextVar("variable", default=0)
@@ -439,6 +439,18 @@ async def test_an_argument_that_failed_is_the_error_of_the_stream(world: World) 
     failing = handle.options(stream=False).fail.remote(1)
     with pytest.raises(TypeError, match="returned a generator"):
         await anext(handle.count.remote(failing))
+
+
+async def test_a_stream_that_waits_for_an_argument_can_be_cancelled(world: World) -> None:
+    handle, _ = await serve(world)
+    argument = (await world.serve("hanging", Hanging)).remote()
+    num_tasks = len(world.tasks)
+    response = handle.count.remote(argument)
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await anext(response)
+    await wait_until(lambda: len(world.tasks) <= num_tasks, within_s=5, what="the end of the wait")
+    argument.cancel()
 
 
 async def test_a_stream_can_be_read_from_another_loop(world: World) -> None:

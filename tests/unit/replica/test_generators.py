@@ -42,6 +42,14 @@ class Generators:
         finally:
             self.ends.append("closed")
 
+    def endless_in_thread(self) -> Iterator[int]:
+        try:
+            while True:
+                self.yielded += 1
+                yield self.yielded
+        finally:
+            self.threads.add(threading.current_thread().name)
+
     async def then_wait(self) -> AsyncIterator[int]:
         yield 1
         await self.go_on.wait()
@@ -93,6 +101,17 @@ async def test_a_plain_generator_runs_in_worker_threads(start: Start) -> None:
     stream(caller, 1, "in_thread")
     await wait_until(lambda: caller.frames.qsize() == 4, within_s=5, what="all frames")
     assert all(name.startswith("salver-user") for name in rig.server.user_code.instance.threads)
+
+
+async def test_a_plain_generator_is_closed_in_a_worker_thread(start: Start) -> None:
+    rig = await start(Generators)
+    generators = rig.server.user_code.instance
+    caller = await rig.caller()
+    stream(caller, 1, "endless_in_thread")
+    await wait_until(lambda: generators.yielded == SMALL_ITEMS, within_s=5, what="a full window")
+    caller.send(CANCEL, 1)
+    await wait_until(lambda: rig.server.admission.taken == 0, within_s=5, what="an idle replica")
+    assert [name[:11] for name in generators.threads] == ["salver-user"]
 
 
 async def test_an_item_leaves_while_the_generator_waits(start: Start) -> None:
