@@ -170,11 +170,12 @@ class StreamingCall(Outgoing):
     def cancel(self) -> None:
         """Stop the call, wherever it is."""
         self.is_cancelled = True
-        if not self._items.is_over:
-            # A session that has ended has no calls.
-            with suppress(RuntimeError):
-                self._session.loop.call_soon_threadsafe(self.stop)
-        self._items.clear()
+        if self._items.is_over:
+            self._items.clear()
+            return
+        # A session that has ended has no calls.
+        with suppress(RuntimeError):
+            self._session.loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
         """Cancel the call from the session's loop; part of Child."""

@@ -12,6 +12,7 @@ import pytest
 
 from salver.handle import DeploymentResponseGenerator
 from salver.handle.request_context import current_request
+from salver.handle.session import Session
 from salver.schema.errors import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -19,6 +20,7 @@ from salver.schema.errors import (
     RemoteError,
     ReplicaDiedError,
     RequestCancelledError,
+    SalverError,
 )
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import Replicas, replicas_topic
@@ -191,6 +193,15 @@ async def test_awaiting_the_generator_is_a_type_error(world: World) -> None:
     handle, _ = await serve(world)
     with pytest.raises(TypeError, match="cannot be awaited"):
         await handle.count.remote(1)
+
+
+async def test_object_references_are_refused(world: World) -> None:
+    handle, _ = await serve(world)
+    response = handle.count.remote(1)
+    with pytest.raises(SalverError, match="no Ray object references"):
+        await response._to_object_ref_gen()
+    with pytest.raises(SalverError, match="no Ray object references"):
+        response._to_object_ref_gen_sync()
 
 
 async def test_result_is_a_type_error(world: World) -> None:
@@ -400,6 +411,37 @@ async def test_a_deployment_that_is_gone_refuses_a_stream(world: World) -> None:
 
 
 # Who dies
+
+
+async def test_a_reader_learns_that_its_process_has_left_the_instance(world: World) -> None:
+    handle, _ = await serve(world)
+    response = handle.hang.remote(1)
+    assert await anext(response) == 0
+    waiting = in_thread(lambda: next(response))
+    world.tasks.start(leave(world), name="leave")
+    with pytest.raises(ReplicaDiedError):
+        await waiting
+
+
+async def leave(world: World) -> None:
+    """Close all connections to replicas."""
+    world.routers.close()
+
+
+async def test_a_response_may_outlive_its_session(world: World) -> None:
+    handle, _ = await serve(world)
+    response, other = handle.hang.remote(1), handle.hang.remote(1)
+    assert [await anext(response), await anext(other)] == [0, 0]
+    ended = asyncio.new_event_loop()
+    ended.close()
+    response._call._session = Session(ended, world.link, world.routers, "controller")
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await anext(response)
+    other._call._session = response._call._session
+    del other
+    gc.collect()
+    world.routers.close()
 
 
 async def test_a_replica_that_dies_leaves_the_items_so_far_and_an_error(world: World) -> None:
