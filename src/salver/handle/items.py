@@ -96,6 +96,8 @@ class Items:
 
     def take(self) -> Item | None:
         """Return the oldest item, or None if there is none now."""
+        if not self._arrived:
+            return None
         with self._lock:
             if not self._arrived or (pickled := self._arrived[0].pickled) is None:
                 return None

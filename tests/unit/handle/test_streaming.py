@@ -79,9 +79,9 @@ class Numbers:
         raise CodeError(7, "no")
 
     async def hang(self, number: int = 1) -> AsyncIterator[int]:
-        for each in range(number):
-            yield each
         try:
+            for each in range(number):
+                yield each
             await asyncio.Event().wait()
         finally:
             self.ends.append("closed")

@@ -22,15 +22,15 @@ async def test_a_stream_that_nobody_reads_is_cancelled_with_its_request(world: W
     handle, numbers = await serve(world)
 
     async def parent() -> None:
-        response = handle.hang.remote(1)
+        response = handle.endless_later.remote()
         await asyncio.Event().wait()
         del response
 
     response = (await world.serve("parent", parent)).remote()
-    await wait_until(lambda: world.servers["numbers"].admission.taken, within_s=5, what="the stream")
+    await wait_until(lambda: numbers.yielded, within_s=5, what="the stream")
     response.cancel()
     await idle(world)
-    assert numbers.ends == ["closed"]
+    assert numbers.ends == ["cancelled", "closed"]
 
 
 async def test_cancellation_goes_through_a_chain_of_generators(world: World) -> None:
