@@ -68,6 +68,22 @@ async def _events() -> AsyncIterator[bytes]:
 
 
 @serve.deployment(**OPTIONS)
+class Events:
+    async def __call__(self) -> AsyncIterator[bytes]:
+        async for chunk in _events():
+            yield chunk
+
+
+@serve.deployment(**OPTIONS)
+class StreamChain:
+    def __init__(self, events: serve.DeploymentHandle[Any]) -> None:
+        self.events: Any = events.options(stream=True)
+
+    async def __call__(self, request: Request) -> StreamingResponse:
+        return StreamingResponse(self.events.remote(), media_type="text/event-stream")
+
+
+@serve.deployment(**OPTIONS)
 class Caller:
     """Calls another deployment for a while and says how fast that went."""
 
@@ -103,4 +119,5 @@ predict = Predict.bind()
 predict_two = Predict.options(num_replicas=2).bind()
 chain = Chain.bind(Echo.bind())
 stream = Stream.bind()
+stream_chain = StreamChain.bind(Events.bind())
 caller = Caller.bind(Echo.bind())

@@ -48,6 +48,7 @@ GOALS = (
     Goal("plain", "salver, async def", 0.5, 0.7),
     Goal("chain", "ray-tuned", 10, 15),
     Goal("sse", "uvicorn", 1.5, 2),
+    Goal("sse_chain", "salver, one deployment", 0.35, 0.5),
     Goal("handle", "grpc.aio", 10, 20),
     Goal("handle_c1", "grpc.aio", 4, 5),
     Goal("idle", "salver, alone", 0.95),

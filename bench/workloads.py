@@ -161,6 +161,13 @@ _LIST = (
         dict.fromkeys(_ALL, "stream"),
         asks=dict.fromkeys(("litserve", "bentoml"), POSTED_EVENTS),
     ),
+    Workload(
+        "sse_chain",
+        "SSE, 50 chunks from a second deployment, c=64",
+        EVENTS,
+        {"salver, one deployment": Salver("stream"), "salver": Salver("stream_chain")},
+        _wrk(),
+    ),
     _handle("handle", "handle calls, 10 KB both ways, 64 at once", 64),
     _handle("handle_c1", "handle calls, 10 KB both ways, one at a time", 1),
     Workload(

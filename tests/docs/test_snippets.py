@@ -33,6 +33,7 @@ ASKS = {
     "sessions.py": ("/", "[1,2,3]"),
     "prefixes.py": ("/", "true"),
     "own_rules.py": ("/", "cool"),
+    "relay.py": ("/?prompt=one-by-one", "one\nby\none\n"),
 }
 
 

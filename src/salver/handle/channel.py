@@ -141,6 +141,16 @@ class Channel:
         self._owner.on_freed(self)
         self._close_if_done()
 
+    def keep(self, outgoing: Outgoing) -> None:
+        """Go on handing it frames: it is answered, but for large items that have to come again."""
+        self.in_flight[outgoing.stream] = outgoing
+
+    def forget(self, outgoing: Outgoing) -> None:
+        """Hand it no more frames."""
+        del self.in_flight[outgoing.stream]
+        self._owner.on_freed(self)
+        self._close_if_done()
+
     def pass_on(self) -> None:
         """Hand back a slot that was held for us."""
         self.blocked = False
@@ -231,6 +241,8 @@ class Channel:
         if kind >= PART:
             self.large_payloads.on_frame(kind, flags, stream, header, body)
             return False
+        if kind == CHUNK and stream in self.in_flight:
+            return True
         if kind in _LARGE_KINDS:
             if not self.large_payloads.arrive(stream, flags, body):
                 return False

@@ -5,6 +5,7 @@ from typing import Any, Generic, NoReturn, Self, SupportsIndex, TypeVar
 
 from salver.handle.response import running_loop
 from salver.handle.streaming_call import NOTHING, OVER, StreamingCall
+from salver.schema.errors import SalverError
 
 T = TypeVar("T")
 
@@ -82,6 +83,17 @@ class DeploymentResponseGenerator(Generic[T]):
         raise TypeError(
             "`DeploymentResponseGenerator` has no single result. Use `for item in response` instead, or call without "
             "`handle.options(stream=True)` a method that is no generator."
+        )
+
+    async def _to_object_ref_gen(self) -> NoReturn:
+        """Refuse: there are no object references here."""
+        self._to_object_ref_gen_sync()
+
+    def _to_object_ref_gen_sync(self) -> NoReturn:
+        """Refuse: there are no object references here."""
+        raise SalverError(
+            "This response has no Ray object references: its items travel without Ray. Iterate over it, and pass the "
+            "items on."
         )
 
     def __await__(self) -> Generator[Any, None, T]:

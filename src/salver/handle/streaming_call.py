@@ -15,11 +15,17 @@ from salver.handle.items import Items
 from salver.handle.outgoing import Hints, Outgoing
 from salver.handle.request_context import RequestContext
 from salver.handle.session import Session
-from salver.schema.errors import ReplicaDiedError, RequestCancelledError, RequestTimeoutError, SalverError
+from salver.schema.errors import (
+    ProtocolError,
+    ReplicaDiedError,
+    RequestCancelledError,
+    RequestTimeoutError,
+    SalverError,
+)
 from salver.schema.ids import DeploymentID
 from salver.transport.codec import loads
 from salver.transport.payloads import Arrival, Payload, end_of, pack
-from salver.transport.wire import CALL, CHUNK, CREDIT, ERROR, LARGE, CallHead, CreditHead, ErrorBody
+from salver.transport.wire import AGAIN, CALL, CHUNK, CREDIT, ERROR, LARGE, CallHead, CreditHead, ErrorBody
 
 NOTHING: Final = object()
 """No item has come yet."""
@@ -46,7 +52,9 @@ class StreamingCall(Outgoing):
         "_deadline",
         "_error",
         "_head",
+        "_is_answered",
         "_items",
+        "_last",
         "_parent",
         "_resolving",
         "_session",
@@ -73,6 +81,8 @@ class StreamingCall(Outgoing):
         self._head = head
         self._items = Items()
         self._error: BaseException | None = None
+        self._last: BaseException | None = None
+        self._is_answered = False
         self._body: bytes | Payload = b""
         self._args: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         if _has_responses((*args, *kwargs.values())):
@@ -160,11 +170,12 @@ class StreamingCall(Outgoing):
     def cancel(self) -> None:
         """Stop the call, wherever it is."""
         self.is_cancelled = True
-        if not self._items.is_over:
-            # A session that has ended has no calls.
-            with suppress(RuntimeError):
-                self._session.loop.call_soon_threadsafe(self.stop)
-        self._items.clear()
+        if self._items.is_over:
+            self._items.clear()
+            return
+        # A session that has ended has no calls.
+        with suppress(RuntimeError):
+            self._session.loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
         """Cancel the call from the session's loop; part of Child."""
@@ -255,12 +266,34 @@ class StreamingCall(Outgoing):
         """Take an item, or the end; part of Outgoing."""
         self._body = b""
         if kind != CHUNK:
-            self._end(_error_of(_decode_error(body)) if kind == ERROR else None)
+            self._last = _error_of(_decode_error(body)) if kind == ERROR else None
+            self._on_last()
         elif flags & LARGE and self.channel is not None:
-            arrival = self.channel.large_payloads.take(self.stream)
-            self._items.put(arrival, end_of(arrival.sizes))
+            self._on_large_item(self.channel, flags, body)
         else:
             self._items.put(body, len(body))
+
+    def _on_large_item(self, channel: Channel, flags: int, body: bytes) -> None:
+        if not channel.large_payloads.arrive(self.stream, flags, body):
+            self._items.leave_gap()
+            return
+        arrival = channel.large_payloads.take(self.stream)
+        if not flags & AGAIN:
+            self._items.put(arrival, end_of(arrival.sizes))
+            return
+        if not self._items.has_gaps:
+            raise ProtocolError("an item comes again that was not missing")
+        self._items.fill_gap(arrival, end_of(arrival.sizes))
+        if self._is_answered and not self._items.has_gaps:
+            self._end(self._last)
+            channel.forget(self)
+
+    def _on_last(self) -> None:
+        if self._items.has_gaps and self.channel is not None:
+            self._is_answered = True
+            self.channel.keep(self)
+        else:
+            self._end(self._last)
 
     def may_repeat(self) -> bool:
         """A call may have had effects; part of Outgoing."""

@@ -2,15 +2,17 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
 from typing import Any
 
 OnError = Callable[[str, BaseException], None]
 
 
-async def next_turn() -> None:
-    """Let everything else that is ready run first."""
-    await asyncio.sleep(0)
+@coroutine
+def next_turn() -> Generator[None, None, None]:
+    """Let everything else that is ready run first; `asyncio.sleep(0)` with less around it."""
+    yield
 
 
 class Tasks:

@@ -79,7 +79,7 @@ class ItemStream:
         ended: All of the stream is on its way.
     """
 
-    __slots__ = ("_connection", "_large_payloads", "_room", "_stream", "_wanted", "_window", "ended")
+    __slots__ = ("_connection", "_large_payloads", "_room", "_stream", "_window", "ended")
 
     def __init__(self, connection: FrameConnection, stream: int, large_payloads: Callable[[], LargePayloads]) -> None:
         self.ended = False
@@ -87,7 +87,6 @@ class ItemStream:
         self._stream = stream
         self._large_payloads = large_payloads
         self._window = ITEM_WINDOW_SIZE_BYTES
-        self._wanted = 0
         self._room: asyncio.Event | None = None
 
     async def run(self, items: Items) -> None:
@@ -116,7 +115,7 @@ class ItemStream:
     def grant(self, size_bytes: int) -> None:
         """The reader takes more."""
         self._window += size_bytes
-        if self._room is not None and self._window >= self._wanted:
+        if self._room is not None and self._window > 0:
             self._room.set()
 
     async def _send(self, item: bytes | Payload) -> None:
@@ -124,18 +123,8 @@ class ItemStream:
             self._connection.send(CHUNK, self._stream, b"", item)
             self._window -= len(item) + ITEM_OVERHEAD_BYTES
         else:
-            large_payloads = self._large_payloads()
-            large_payloads.send(CHUNK, self._stream, b"", item)
+            self._large_payloads().send(CHUNK, self._stream, b"", item)
             self._window -= end_of(item.sizes) + ITEM_OVERHEAD_BYTES
-            if not large_payloads.is_trusted:
-                # Were it unreadable there, it would come again after the next one.
-                await self._wait_for(ITEM_WINDOW_SIZE_BYTES)
-                large_payloads.is_trusted = True
-        await self._wait_for(1)
-
-    async def _wait_for(self, window: int) -> None:
-        """Return when so much more may be sent."""
-        while self._window < window:
-            self._wanted = window
+        while self._window <= 0:
             self._room = asyncio.Event()
             await self._room.wait()

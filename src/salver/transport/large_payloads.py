@@ -24,6 +24,7 @@ from salver.transport.mappings import LentMemory, Mapping
 from salver.transport.payloads import Arrival, Payload, end_of
 from salver.transport.segments import SegmentPool, process_pool
 from salver.transport.wire import (
+    AGAIN,
     FORGET,
     PART,
     PARTS,
@@ -83,9 +84,6 @@ class LargePayloads:
 
     Args:
         wanted: Says whether a frame that the other side could not read is to be sent again on its stream.
-
-    Attributes:
-        is_trusted: The other side has read a payload of ours, so none will have to be sent again.
     """
 
     def __init__(
@@ -99,7 +97,6 @@ class LargePayloads:
         self._closed = False
         # As a lender.
         self._lends = True
-        self.is_trusted = False
         self._numbers = count(1)
         self._lent: dict[int, _Sent] = {}
         self._known_there: set[int] = set()
@@ -147,7 +144,7 @@ class LargePayloads:
             self._lends = False
             sent = self._lent.pop(_number(header), None)
             if sent is not None and self._wanted(sent.stream):
-                self._send_parts(sent)
+                self._send_parts(sent._replace(flags=sent.flags | AGAIN))
 
     def arrive(self, stream: int, flags: int, body: bytes) -> bool:
         """Receive a frame's payload, for `take`; False: it could not be read, and the frame will come again."""

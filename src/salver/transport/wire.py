@@ -21,12 +21,12 @@ while any is left, and uses its size and `MESSAGE_OVERHEAD_BYTES`. END follows w
 
 A CALL that streams is answered with the items of a generator, each a CHUNK with a pickled value, then END, or ERROR
 where the generator raised. An item may leave while any credit is left, and uses its size and `ITEM_OVERHEAD_BYTES`.
-Items have no numbers: until the caller has taken the first that lay in shared memory, nothing follows it, because one
-that the caller cannot read comes again, in parts.
+Items have no numbers: their order is that of the frames, and one that the caller could not read has the flag AGAIN when
+it comes in parts, and the place of the oldest that is missing. It may come after END.
 
 The payload of a CALL, a RESULT or an item may be large. With the flag SHARED it lies in the sender's memory, the body
 says where, and the receiver gives it back with RELEASE; if it cannot map that memory it says UNREADABLE, and gets the
-payload again in PART frames. With the flag PARTS it came in PART frames of the same stream, just before. FORGET tells
+payload AGAIN in PART frames. With the flag PARTS it came in PART frames of the same stream, just before. FORGET tells
 the receiver that a piece of shared memory will not be used again.
 """
 
@@ -95,6 +95,8 @@ SHARED: Final = 16
 PARTS: Final = 32
 """The payload came in PART frames; the body is a PayloadHead."""
 LARGE: Final = SHARED | PARTS
+AGAIN: Final = 64
+"""The payload was lent before, and could not be read."""
 SPOILED: Final = 1
 """Of a RELEASE: the memory may still be looked at, so nothing else may be written there."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from salver.handle import DeploymentResponseGenerator
 from salver.handle.request_context import current_request
+from salver.handle.session import Session
 from salver.schema.errors import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -19,10 +20,11 @@ from salver.schema.errors import (
     RemoteError,
     ReplicaDiedError,
     RequestCancelledError,
+    SalverError,
 )
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import Replicas, replicas_topic
-from tests.unit.handle.worlds import CodeError, World, echo, in_thread
+from tests.unit.handle.worlds import CodeError, Hanging, World, echo, in_thread
 from tests.waiting import wait_until
 
 variable: ContextVar[int] = ContextVar("variable", default=0)
@@ -77,9 +79,9 @@ class Numbers:
         raise CodeError(7, "no")
 
     async def hang(self, number: int = 1) -> AsyncIterator[int]:
-        for each in range(number):
-            yield each
         try:
+            for each in range(number):
+                yield each
             await asyncio.Event().wait()
         finally:
             self.ends.append("closed")
@@ -191,6 +193,15 @@ async def test_awaiting_the_generator_is_a_type_error(world: World) -> None:
     handle, _ = await serve(world)
     with pytest.raises(TypeError, match="cannot be awaited"):
         await handle.count.remote(1)
+
+
+async def test_object_references_are_refused(world: World) -> None:
+    handle, _ = await serve(world)
+    response = handle.count.remote(1)
+    with pytest.raises(SalverError, match="no Ray object references"):
+        await response._to_object_ref_gen()
+    with pytest.raises(SalverError, match="no Ray object references"):
+        response._to_object_ref_gen_sync()
 
 
 async def test_result_is_a_type_error(world: World) -> None:
@@ -402,6 +413,37 @@ async def test_a_deployment_that_is_gone_refuses_a_stream(world: World) -> None:
 # Who dies
 
 
+async def test_a_reader_learns_that_its_process_has_left_the_instance(world: World) -> None:
+    handle, _ = await serve(world)
+    response = handle.hang.remote(1)
+    assert await anext(response) == 0
+    waiting = in_thread(lambda: next(response))
+    world.tasks.start(leave(world), name="leave")
+    with pytest.raises(ReplicaDiedError):
+        await waiting
+
+
+async def leave(world: World) -> None:
+    """Close all connections to replicas."""
+    world.routers.close()
+
+
+async def test_a_response_may_outlive_its_session(world: World) -> None:
+    handle, _ = await serve(world)
+    response, other = handle.hang.remote(1), handle.hang.remote(1)
+    assert [await anext(response), await anext(other)] == [0, 0]
+    ended = asyncio.new_event_loop()
+    ended.close()
+    response._call._session = Session(ended, world.link, world.routers, "controller")
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await anext(response)
+    other._call._session = response._call._session
+    del other
+    gc.collect()
+    world.routers.close()
+
+
 async def test_a_replica_that_dies_leaves_the_items_so_far_and_an_error(world: World) -> None:
     handle, numbers = await serve(world)
     response = handle.hang.remote(3)
@@ -439,6 +481,18 @@ async def test_an_argument_that_failed_is_the_error_of_the_stream(world: World) 
     failing = handle.options(stream=False).fail.remote(1)
     with pytest.raises(TypeError, match="returned a generator"):
         await anext(handle.count.remote(failing))
+
+
+async def test_a_stream_that_waits_for_an_argument_can_be_cancelled(world: World) -> None:
+    handle, _ = await serve(world)
+    argument = (await world.serve("hanging", Hanging)).remote()
+    num_tasks = len(world.tasks)
+    response = handle.count.remote(argument)
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await anext(response)
+    await wait_until(lambda: len(world.tasks) <= num_tasks, within_s=5, what="the end of the wait")
+    argument.cancel()
 
 
 async def test_a_stream_can_be_read_from_another_loop(world: World) -> None:
