@@ -14,22 +14,16 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from salver.api.controlled import Controlled, either
+from salver.api.client import Client, either
 from salver.engine import instances
-from salver.handle.link import ControllerLink
-from salver.handle.routers import Routers
-from salver.handle.session import Session
 from salver.lib.clock import MonotonicClock
-from salver.lib.tasks import Tasks
-from salver.schema.application import Preload
 from salver.schema.conversion import converted, nearest
-from salver.schema.errors import ProtocolError, SalverError
+from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import (
     AgentFailed,
     AgentOptions,
     AgentReady,
-    BuildAndDeploy,
     Done,
     InstanceEnded,
     Message,
@@ -94,22 +88,21 @@ def declared(machine: Mapping[str, Any]) -> Declared:
     return Declared(**{name: converted(name, value, _DECLARED_TYPES[name]) for name, value in machine.items()})
 
 
-class Instance(Controlled):
-    """A running instance of processes that this process started, and that ends with it."""
+class Instance(Client):
+    """A running instance that this process started, and that ends with it."""
 
-    runs_here = False
+    is_guest = False
+    http: HTTPOptions
 
     def __init__(self, directory: Path, lock_fd: int, http: HTTPOptions, on_report: OnReport) -> None:
+        super().__init__()
         self.http = http
         self._directory = directory
         self._lock_fd: int | None = lock_fd
         self._on_report = on_report
-        self.tasks = Tasks(on_error=_complain)
-        self._agent = Peer(self, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         self._process: subprocess.Popen[bytes]
         self._ready: asyncio.Future[AgentReady] = asyncio.get_running_loop().create_future()
         self._stopping = False
-        self.ended = asyncio.get_running_loop().create_future()
 
     @classmethod
     async def launch(
@@ -147,15 +140,6 @@ class Instance(Controlled):
             await instance.stop(drain=False)
             raise
         return instance
-
-    async def build_and_deploy(
-        self, import_path: str, arguments: Mapping[str, str], *, name: str, route_prefix: str | None, preload: Preload
-    ) -> None:
-        """Build an application from an import path and deploy it; returns when its code is in memory."""
-        order = BuildAndDeploy(
-            import_path=import_path, arguments=dict(arguments), name=name, route_prefix=route_prefix, preload=preload
-        )
-        await self._link.ask(order, Done)
 
     async def stop(self, *, drain: bool = True) -> None:
         """End the instance; with `drain`, requests that run are finished first, for as long as their options say."""
@@ -199,21 +183,13 @@ class Instance(Controlled):
             raise SalverError(self._reason or f"The instance did not start within {START_TIMEOUT_S:g}s.")
         ready = self._ready.result()
         self._release_lock()
-        if ready.http_host is not None:
-            host = f"[{ready.http_host}]" if ":" in ready.http_host else ready.http_host
-            self.http_url = f"{self.http.scheme}://{host}:{ready.http_port}"
-        self._link = ControllerLink(role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
-        await self._link.connect(ready.controller_address)
-        routers = Routers(self._link, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
-        self.session = Session(asyncio.get_running_loop(), self._link, routers, ready.controller_address)
+        if ready.http_host is not None and ready.http_port is not None:
+            self.http_url = self.http.url_at(ready.http_host, ready.http_port)
+        await self._join(ready.controller_address)
 
     async def _make_sure_it_is_gone(self) -> None:
         """End what an agent that died could not end itself."""
-        if hasattr(self, "session"):
-            self.session.closed = True
-            self.session.routers.close()
-            self._link.close()
-        self._agent.close()
+        self._leave()
         process = getattr(self, "_process", None)
         if process is not None:
             await _until_exited(process, GONE_TIMEOUT_S)
@@ -231,10 +207,6 @@ class Instance(Controlled):
 
     # Office
 
-    async def on_ask(self, peer: Peer, message: Message) -> Message:
-        """An agent asks its driver nothing; part of Office."""
-        raise ProtocolError(f"a driver does not answer {type(message).__name__}")
-
     def on_tell(self, peer: Peer, message: Message) -> None:
         """Hear the agent; part of Office."""
         match message:
@@ -250,6 +222,9 @@ class Instance(Controlled):
 
     def on_gone(self, peer: Peer) -> None:
         """The agent is gone, and with it the instance; part of Office."""
+        if hasattr(self, "session"):
+            # No other controller will come.
+            self._link.close()
         if not self.ended.done() and not self._stopping:
             self._reason = self._reason or "The agent died."
             self.ended.set_result(self._reason)
@@ -261,13 +236,3 @@ async def _until_exited(process: "subprocess.Popen[bytes]", timeout_s: float) ->
     deadline = clock.now() + timeout_s
     while process.poll() is None and clock.now() < deadline:
         await clock.sleep_until(clock.now() + EXIT_POLL_S)
-
-
-def url_of(http_url: str, route_prefix: str | None) -> str:
-    """Return where an application answers."""
-    prefix = (route_prefix or "/").rstrip("/")
-    return f"{http_url}{prefix or '/'}"
-
-
-def _complain(name: str, error: BaseException) -> None:
-    sys.excepthook(type(error), error, error.__traceback__)

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from salver.api.application import Application, parts_of
-from salver.api.build import build, checked_app_name, checked_route_prefix
+from salver.api.build import build
+from salver.api.client import url_of
 from salver.api.driver import Driver, ensure_driver, find_driver, local_launch, stop_driver
-from salver.api.instance import Declared, declared, url_of
+from salver.api.instance import Declared, declared
+from salver.api.run_target import RunTarget, checked
 from salver.handle import DeploymentHandle
 from salver.handle.link import ControllerLink
 from salver.handle.session import Session, find_session
@@ -69,25 +71,25 @@ def start(
     if located(proxy_location) is ProxyLocation.Disabled:
         options.host = None
     set_up_logging(read_settings().log_level)
-    here = local_testing_mode or read_settings().local_testing_mode
+    here = _here(local_testing_mode)
     driver = _driver_of_kind(here=here)
     if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
-        if http_options is not None:
+        if http_options is not None and driver.instance.http is not None:
             _warn_of_differences(driver.instance.http, options)
     elif find_session() is None:
         (_start_here if here else _start)(options, own_machine)
 
 
 def run(
-    target: Application,
+    target: Application[T],
     blocking: bool = False,
     name: str = DEFAULT_APP_NAME,
     route_prefix: str | None = "/",
     *,
     local_testing_mode: bool = False,
     _local_testing_mode: bool = False,
-) -> DeploymentHandle[Any]:
+) -> DeploymentHandle[T]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
     Args:
@@ -104,28 +106,56 @@ def run(
         RuntimeError: It failed to deploy; the message has the reason, with the traceback of the user's code.
         SalverError: Another application has the route prefix, or the instance could not start.
     """
-    if not isinstance(target, Application):
-        raise TypeError(
-            f"`serve.run` expects an `Application` returned by `Deployment.bind()`, got {type(target).__name__}."
-        )
-    checked_app_name(name)
-    checked_route_prefix(route_prefix)
+    here = local_testing_mode or _local_testing_mode
+    (handle,) = run_many([RunTarget(target, name, route_prefix)], blocking, local_testing_mode=here)
+    return handle
+
+
+def run_many(
+    targets: Sequence[RunTarget],
+    blocking: bool = False,
+    wait_for_ingress_deployment_creation: bool = True,
+    wait_for_applications_running: bool = True,
+    *,
+    local_testing_mode: bool = False,
+    _local_testing_mode: bool = False,
+) -> list[DeploymentHandle[Any]]:
+    """Deploy several applications at once, wait until they run, and return the handles to their ingresses, in order.
+
+    Nothing is changed if one of them is refused.
+
+    Args:
+        targets: The applications.
+        blocking: Stay until Ctrl-C.
+        wait_for_ingress_deployment_creation: Changes nothing: the deployments are known when this returns.
+        wait_for_applications_running: False returns as soon as the applications are wanted.
+        local_testing_mode: As for `run`.
+
+    Raises:
+        ValueError: There is no target; or, as `InvalidOption`, a name or a route prefix is not allowed or there twice.
+        TypeError: A target is no application.
+        RuntimeError: One failed to deploy; the message has the reason, with the traceback of the user's code.
+        SalverError: Another application has the route prefix, or the instance could not start.
+    """
+    targets = checked(targets)
     if (what := loading()) is not None:
         logger.info("serve.run() in %s is left out while it is imported.", what)
-        return DeploymentHandle(parts_of(target)[0].name, name)
+        return [DeploymentHandle(parts_of(each.target)[0].name, each.name) for each in targets]
     if find_replica_context() is not None:
         raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
-    settings = read_settings()
-    here = local_testing_mode or _local_testing_mode or settings.local_testing_mode
-    spec = build(target, name=name, route_prefix=route_prefix, in_this_process=here)
-    set_up_logging(settings.log_level)
+    here = _here(local_testing_mode or _local_testing_mode)
+    specs = [
+        build(each.target, name=each.name, route_prefix=each.route_prefix, in_this_process=here) for each in targets
+    ]
+    set_up_logging(read_settings().log_level)
     driver = _driver_of_kind(here=here) or (_start_here if here else _start)(_default_http(), Declared())
-    driver.call(_deploy_and_wait(driver, spec))
-    url = driver.instance.http_url
-    logger.info("Application '%s' is ready%s", name, f" at {url_of(url, route_prefix)}" if url and route_prefix else "")
+    driver.call(_deploy(driver, specs, wait=wait_for_applications_running))
+    if wait_for_applications_running:
+        for each in targets:
+            _say_ready(driver.instance.http_url, each)
     if blocking:
         driver.call(_until_ended(driver))
-    return DeploymentHandle(spec.ingress, name)
+    return [DeploymentHandle(each.ingress, each.name) for each in specs]
 
 
 def delete(name: str, _blocking: bool = True) -> None:
@@ -154,7 +184,10 @@ def status() -> ServeStatus:
 
 
 def shutdown() -> None:
-    """Drain and remove every application and end the instance; does nothing where nothing runs."""
+    """Drain and remove every application and end the instance; does nothing where nothing runs.
+
+    A process that is only connected to an instance leaves it, and it goes on.
+    """
     if find_driver() is None:
         logger.info("Nothing to shut down: no Serve instance runs here.")
     stop_driver()
@@ -205,6 +238,10 @@ def get_deployment_handle(
     return DeploymentHandle(deployment_name, app_name)
 
 
+def _here(asked: bool) -> bool:
+    return asked or read_settings().local_testing_mode
+
+
 def _driver_of_kind(*, here: bool) -> Driver | None:
     """Return the driver that runs, if one does.
 
@@ -253,9 +290,15 @@ def _session() -> Session:
     return session
 
 
-async def _deploy_and_wait(driver: Driver, spec: ApplicationSpec) -> None:
-    await driver.instance.deploy(spec)
-    await driver.instance.until_running(spec.name)
+async def _deploy(driver: Driver, specs: Sequence[ApplicationSpec], *, wait: bool) -> None:
+    await driver.instance.deploy(*specs)
+    if wait:
+        await driver.instance.until_running(*(each.name for each in specs))
+
+
+def _say_ready(url: str | None, target: RunTarget) -> None:
+    where = f" at {url_of(url, target.route_prefix)}" if url and target.route_prefix else ""
+    logger.info("Application '%s' is ready%s", target.name, where)
 
 
 async def _until_ended(driver: Driver) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from salver.handle.channel import Channel
-from salver.handle.outgoing import Hints, Outgoing
+from salver.handle.outgoing import Hints, Outgoing, Way
 from salver.handle.request_context import RequestContext
 from salver.handle.response import DeploymentResponse
 from salver.handle.session import Session
 from salver.lib.exceptions import PackedException, unpacked
 from salver.schema.errors import ReplicaDiedError, RequestTimeoutError, SalverError, as_remote_error
 from salver.schema.ids import DeploymentID
+from salver.schema.urgency import DEFAULT_URGENCY
 from salver.transport.codec import loads
 from salver.transport.payloads import Payload, pack
 from salver.transport.wire import CALL, ERROR, LARGE, RESULT, CallHead, ErrorBody
@@ -64,8 +65,8 @@ class Call(Outgoing):
         super().__init__()
         self.deployment = deployment
         self.request_id = head.request_id
-        if head.multiplexed_model_id or head.session_id:
-            self.hints = Hints(head.multiplexed_model_id, head.session_id)
+        if head.multiplexed_model_id or head.session_id or head.urgency != DEFAULT_URGENCY:
+            self.hints = Hints(head.multiplexed_model_id, head.session_id, head.urgency)
         self._session = session
         self._head = head
         self._body: bytes | Payload = b""
@@ -135,10 +136,14 @@ class Call(Outgoing):
                 return
             self._session.deadlines.watch(self, self._deadline + GRACE_S)
         if self._args is None:
-            self._session.routers.get(self.deployment).route(self)
+            self._way().route(self)
         else:
             work = self._resolve(*self._args)
             self._resolving = self._session.routers.tasks.start(work, name=f"arguments of {self.request_id}")
+
+    def _way(self) -> Way:
+        """Return what sends it to a replica."""
+        return self._session.routers.get(self.deployment)
 
     async def _resolve(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Wait for responses among the arguments, then send the call with their values."""
@@ -152,7 +157,7 @@ class Call(Outgoing):
             self._fail(error)
         else:
             if not self._future.done():
-                self._session.routers.get(self.deployment).route(self)
+                self._way().route(self)
 
     def on_deadline(self, _now: float = 0.0) -> None:
         """Give up; part of Mortal."""
@@ -185,7 +190,7 @@ class Call(Outgoing):
         if self._resolving is not None:
             self._resolving.cancel()
         if self.order:
-            self._session.routers.get(self.deployment).cancel(self)
+            self._way().cancel(self)
 
     def _succeed(self, value: Any) -> None:
         # A thread may cancel its future at any moment, so a look at its state before tells nothing.

@@ -10,12 +10,17 @@ from salver.schema.errors import RequestCancelledError, SalverError
 if TYPE_CHECKING:
     from salver.handle.call import Call
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import typing_extensions
 
-_NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
+    T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+
+NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
 
 
-class DeploymentResponse(Generic[T]):
+class DeploymentResponse(Generic[T_co]):
     """The result of `handle.remote()`: await it, block for it with `result()`, or pass it to another call.
 
     It may be awaited more than once. The call runs whether or not anybody waits for it; a task that is cancelled while
@@ -31,10 +36,10 @@ class DeploymentResponse(Generic[T]):
         """Return the id of the request that this call is part of."""
         return self._call.request_id
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self._wait().__await__()
 
-    def result(self, *, timeout_s: float | None = None, cancel_on_timeout: bool = True) -> T:
+    def result(self, *, timeout_s: float | None = None, cancel_on_timeout: bool = True) -> T_co:
         """Block until the answer is there and return it; only outside of event loops.
 
         Args:
@@ -47,7 +52,7 @@ class DeploymentResponse(Generic[T]):
             Exception: Whatever the called code raised, as an instance of its own type and of `RemoteError`.
         """
         if running_loop() is not None:
-            raise RuntimeError(_NOT_IN_A_LOOP)
+            raise RuntimeError(NOT_IN_A_LOOP)
         future = self._call.thread_future()
         try:
             return future.result(timeout_s)  # type: ignore[no-any-return]
@@ -77,7 +82,7 @@ class DeploymentResponse(Generic[T]):
             "please only pass `DeploymentResponse` objects as top level arguments."
         )
 
-    async def _wait(self) -> T:
+    async def _wait(self) -> T_co:
         task = asyncio.current_task()
         # A task that cleans up after its cancellation counts as being cancelled to its end.
         before = task.cancelling() if task is not None else 0

@@ -1,6 +1,9 @@
 """All routers of a process: one per deployment that it calls, made at the first call."""
 
+from functools import partial
 from random import Random
+from typing import Any
+from weakref import WeakSet
 
 import msgspec
 
@@ -32,15 +35,40 @@ class Routers:
         self.tasks = tasks
         self._greeting = msgspec.msgpack.encode(Hello(VERSION, role, name))
         self._routers: dict[DeploymentID, Router] = {}
+        self._updates: dict[DeploymentID, partial[None]] = {}
+        self._users: dict[DeploymentID, WeakSet[Any]] = {}
         self._random = Random()
 
     def get(self, deployment: DeploymentID) -> Router:
         """Return the router of a deployment."""
         router = self._routers.get(deployment)
         if router is None:
-            router = self._routers[deployment] = Router(deployment, self._open_channel, self._random)
-            self._link.subscribe(replicas_topic(deployment), lambda value: _update(router, value))
+            router = self._routers[deployment] = self.apart(deployment)
+            update = self._updates[deployment] = partial(_update, router)
+            self._link.subscribe(replicas_topic(deployment), update)
         return router
+
+    def find(self, deployment: DeploymentID) -> Router | None:
+        """Return the router of a deployment that was called; may be asked in any thread."""
+        return self._routers.get(deployment)
+
+    def use(self, deployment: DeploymentID, user: object) -> None:
+        """Take note of who needs a deployment's router, for as long as it lives; may be called in any thread."""
+        self._users.setdefault(deployment, WeakSet()).add(user)
+
+    def leave(self, deployment: DeploymentID, user: object) -> None:
+        """Close the router that nobody else needs: what waits is refused, what is with a replica is finished."""
+        users = self._users.get(deployment)
+        if users is not None:
+            users.discard(user)
+        if not users and (router := self._routers.pop(deployment, None)) is not None:
+            self._users.pop(deployment, None)
+            self._link.unsubscribe(replicas_topic(deployment), self._updates.pop(deployment))
+            router.update(Replicas(unavailable="its handles in this process were shut down"))
+
+    def apart(self, deployment: DeploymentID) -> Router:
+        """Return a router that shares nothing with others, and is told its replicas by whoever asked for it."""
+        return Router(deployment, self._open_channel, self._random)
 
     def close(self) -> None:
         """Close all connections to replicas."""

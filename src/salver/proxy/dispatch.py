@@ -6,7 +6,7 @@ from salver.proxy.body_limit import too_long
 from salver.proxy.deadlines import timeout_s_of
 from salver.proxy.exchange import Client, Exchange
 from salver.proxy.heads import outcome_head
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 from salver.proxy.site import Site
 from salver.schema.outcomes import Outcome
 from salver.transport.wire import HttpHead

@@ -8,7 +8,7 @@ import msgspec
 from salver.handle.outgoing import Outgoing
 from salver.proxy.heads import Head, outcome_head, trailer_lines
 from salver.proxy.limits import GRANT_SIZE_BYTES
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 from salver.proxy.upload import Upload
 from salver.schema.errors import ReplicaDiedError, SalverError
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of

@@ -73,6 +73,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_queued_requests: Annotated[
         int, Meta(ge=-1, description="Requests each caller may have waiting; -1 for no limit.")
     ] = -1
+    request_priorities: Annotated[
+        bool, Meta(description="Serve waiting requests by priority: the handle's option, the header Priority.")
+    ] = False
     backpressure_config: Annotated[
         BackpressureConfig | None, Meta(description="Status and Retry-After when the queue is full.")
     ] = None
@@ -125,6 +128,7 @@ class OptionChanges(TypedDict, total=False):
     num_replicas: int | Literal["auto"] | None
     max_ongoing_requests: int
     max_queued_requests: int
+    request_priorities: bool
     backpressure_config: BackpressureConfig | Mapping[str, Any] | None
     autoscaling_config: AutoscalingConfig | Mapping[str, Any] | None
     user_config: Any

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from salver.proxy.dispatch import Caller
 from salver.proxy.heads import Head
 from salver.proxy.http2_headers import read_headers
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 from salver.proxy.site import Site
 from salver.schema.errors import Disconnected, SalverError
 

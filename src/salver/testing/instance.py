@@ -7,13 +7,12 @@ same, and so is what is pickled on the way.
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
-from salver.api.controlled import Controlled, DeployFailed
+from salver.api.client import Client, DeployFailed
 from salver.api.instance import Declared, OnReport
 from salver.controller.builds import Builds
 from salver.controller.checkpoint import Checkpoint
@@ -26,7 +25,6 @@ from salver.handle.link import ControllerLink
 from salver.handle.routers import Routers
 from salver.handle.session import Session
 from salver.lib.clock import MonotonicClock
-from salver.lib.tasks import Tasks
 from salver.proxy.server import ProxyServer
 from salver.schema.application import ApplicationSpec, DeploymentSpec
 from salver.schema.errors import SalverError
@@ -45,20 +43,20 @@ logger = logging.getLogger(LOGGER_NAME)
 CONTROLLER = "memory:controller"
 
 
-class LocalInstance(Controlled):
+class LocalInstance(Client):
     """A running instance inside this process.
 
     Attributes:
         site: The proxy, which listens nowhere: `http_app` hands it requests.
     """
 
+    is_guest = False
     runs_here = True
 
     def __init__(self, http: HTTPOptions) -> None:
+        super().__init__()
         loop = asyncio.get_running_loop()
         self.http = http
-        self.ended = loop.create_future()
-        self.tasks = Tasks(on_error=_complain)
         self._network = network = MemoryNetwork()
         self._errors: dict[str, BaseException] = {}
         """What user code of an application raised first while it started."""
@@ -98,31 +96,33 @@ class LocalInstance(Controlled):
         await self._link.connect(CONTROLLER)
         await self.site.know_routes()
 
-    async def deploy(self, spec: ApplicationSpec) -> None:
-        """Deploy a built application; returns when the wish is saved."""
-        self._errors.pop(spec.name, None)
-        deployments = tuple(_without_needs(each) for each in spec.deployments)
-        ignored = [each.name for each in spec.deployments if each.options.ray_actor_options != ActorOptions()]
+    async def deploy(self, spec: ApplicationSpec, *others: ApplicationSpec) -> None:
+        """Deploy built applications, all or none; returns when the wish is saved."""
+        specs = (spec, *others)
+        for each in specs:
+            self._errors.pop(each.name, None)
+        deployments = [each for spec in specs for each in spec.deployments]
+        ignored = [each.name for each in deployments if each.options.ray_actor_options != ActorOptions()]
         if ignored:
             logger.warning(
                 "Local testing mode runs everything in this process: ray_actor_options (runtime_env, num_gpus and the "
                 "like) of %s are ignored.",
                 ", ".join(ignored),
             )
-        await super().deploy(msgspec.structs.replace(spec, deployments=deployments))
+        await super().deploy(*map(_for_threads, specs))
 
-    async def until_running(self, name: str, on_status: Callable[[ServeStatus], None] | None = None) -> None:
-        """Wait until an application runs.
+    async def until_running(self, *names: str, on_status: Callable[[ServeStatus], None] | None = None) -> None:
+        """Wait until applications run.
 
         Raises:
             Exception: What the first constructor that failed has raised.
         """
         try:
-            await super().until_running(name, on_status)
+            await super().until_running(*names, on_status=on_status)
         except DeployFailed:
-            error = self._errors.pop(name, None)
-            if isinstance(error, Exception):
-                raise error from None
+            for error in [self._errors.pop(name, None) for name in names]:
+                if isinstance(error, Exception):
+                    raise error from None
             raise
 
     async def stop(self, *, drain: bool = True) -> None:
@@ -135,11 +135,9 @@ class LocalInstance(Controlled):
             if drain and not self.ended.done():
                 await self._link.ask(Shutdown(), Done)
         await self._engine.close()
-        self.session.closed = True
         self.session.deadlines.close()
         self.site.close()
-        self.session.routers.close()
-        self._link.close()
+        self._leave()
         await self.tasks.close()
         self._checkpoint.close()
         if not self.ended.done():
@@ -161,6 +159,11 @@ async def launch(http: HTTPOptions, _on_report: OnReport, _machine: Declared) ->
     return instance
 
 
+def _for_threads(application: ApplicationSpec) -> ApplicationSpec:
+    deployments = tuple(_without_needs(each) for each in application.deployments)
+    return msgspec.structs.replace(application, deployments=deployments)
+
+
 def _without_needs(deployment: DeploymentSpec) -> DeploymentSpec:
     """Return a deployment that any machine can run, and that a test need not wait for when it cannot start."""
     options = msgspec.structs.replace(
@@ -170,7 +173,3 @@ def _without_needs(deployment: DeploymentSpec) -> DeploymentSpec:
         max_constructor_retry_count=1,
     )
     return msgspec.structs.replace(deployment, options=options)
-
-
-def _complain(name: str, error: BaseException) -> None:
-    sys.excepthook(type(error), error, error.__traceback__)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from salver.engine.base import CPU, Engine, Exit, OnExit, ProcessContext, ProcessSpec, Started
+from salver.engine.base import CPU, Engine, Exit, Living, OnExit, ProcessContext, ProcessSpec, Started
 from salver.lib import preloaded
 from salver.lib.process_local import become_process
 from salver.lib.tracebacks import user_traceback
@@ -168,6 +168,10 @@ class ThreadEngine(Engine):
             return
         process.kill()
         self._loop.call_later(KILL_GRACE_S, self._leave_behind, process)
+
+    async def processes(self) -> list[Living]:
+        """Return the threads that live."""
+        return [Living(name, os.getpid(), NODE_ID, each.spec.note) for name, each in self._running.items()]
 
     async def nodes(self) -> list[NodeReport]:
         """Return this machine."""

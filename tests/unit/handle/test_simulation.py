@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from salver.handle.outgoing import Hints
 from salver.handle.router import Router
 from tests.unit.handle.doubles import Net, Replica, Request
 
@@ -42,11 +43,12 @@ class Machine(RuleBasedStateMachine):
     def alive(self) -> list[Replica]:
         return [each for each in self.everyone if each.alive]
 
-    @rule(who=some, idempotent=st.booleans(), number=st.integers(1, 4))
-    def submit(self, who: int, idempotent: bool, number: int) -> None:
+    @rule(who=some, idempotent=st.booleans(), number=st.integers(1, 4), model_id=st.sampled_from(["", "x", "y"]))
+    def submit(self, who: int, idempotent: bool, number: int, model_id: str) -> None:
         caller = self.callers[who % len(self.callers)]
         for _ in range(number):
             request = Request(f"{who}.{len(caller.requests)}", idempotent=idempotent)
+            request.hints = Hints(model_id)
             caller.requests.append(request)
             caller.router.route(request)
 

@@ -49,6 +49,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         pytest.param("max_replicas_per_node", 100, 100, id="most per node"),
         pytest.param("max_replicas_per_node", None, None, id="any per node"),
         pytest.param("max_request_body_bytes", "0", 0, id="no bodies"),
+        pytest.param("request_priorities", True, True, id="priorities"),
         pytest.param("max_request_body_bytes", None, None, id="any body"),
         pytest.param("backpressure_config", {"status_code": "429"}, BackpressureConfig(status_code=429), id="dict"),
         pytest.param("backpressure_config", BackpressureConfig(retry_after_s=1), BackpressureConfig(retry_after_s=1.0)),
