@@ -1,4 +1,4 @@
-"""Every code block of the documentation that says so is run: as an application over HTTP, a script, a client, or tests."""
+"""Every code block of the documentation that says so is run: as an application over HTTP, a script, or tests."""
 
 import re
 from pathlib import Path
@@ -21,10 +21,10 @@ ASKS = {
     "chat.py": ("/people", "0"),
     "fallback.py": ("/", '["bestsellers"]'),
     "cleanup.py": ("/", "4"),
-    "shop.py": ("/openapi.json", None),
     "served.py": ("/?x=3", "9"),
     "ranked.py": ("/?batch=1", "scored"),
     "sharded.py": ("/?key=a", "1"),
+    "shop.py": ("/openapi.json", None),
 }
 
 

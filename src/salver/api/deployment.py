@@ -17,8 +17,17 @@ from typing import (
 )
 
 from salver.api.application import Application
+from salver.api.routing import checked_routing
 from salver.schema.errors import InvalidOption
-from salver.schema.options import ActorOptions, BackpressureConfig, OptionChanges, Options, validated, with_aliases
+from salver.schema.options import (
+    ActorOptions,
+    BackpressureConfig,
+    OptionChanges,
+    Options,
+    RequestRouterConfig,
+    validated,
+    with_aliases,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +108,11 @@ class Deployment(Generic[Code_co]):
     def backpressure_config(self) -> BackpressureConfig:
         """Return what is answered when the queue is full."""
         return self._options.backpressure_config or BackpressureConfig()
+
+    @property
+    def request_router_config(self) -> RequestRouterConfig:
+        """Return how its callers choose among the replicas."""
+        return self._options.request_router_config or RequestRouterConfig()
 
     @property
     def user_config(self) -> Any:
@@ -230,10 +244,11 @@ def deployment(
 
     Raises:
         InvalidOption: A value is not allowed.
+        ModuleNotFoundError: The module of `request_router_config` does not exist.
         TypeError: There is no such option, or what is decorated is neither a class nor a function.
     """
     changes = with_aliases(cast("Mapping[str, Any]", options))
-    validated(changes)
+    checked_routing(validated(changes).request_router_config)
     checked = None if name is None else _checked_name(name)
 
     def decorate(func_or_class: Callable[..., Any]) -> Deployment[Any]:
@@ -249,6 +264,7 @@ def _made(code: Callable[..., Any], name: str, changes: "Mapping[str, Any]") -> 
     made._func_or_class = code
     made._name = name
     made._options = validated(changes)
+    checked_routing(made._options.request_router_config)
     # Copied, so that the user's own dictionaries may change later.
     made._changes = deepcopy(dict(changes))
     made.__doc__ = code.__doc__

@@ -71,7 +71,7 @@ def start(
     if located(proxy_location) is ProxyLocation.Disabled:
         options.host = None
     set_up_logging(read_settings().log_level)
-    here = _here(local_testing_mode)
+    here = local_testing_mode or read_settings().local_testing_mode
     driver = _driver_of_kind(here=here)
     if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
@@ -106,8 +106,11 @@ def run(
         RuntimeError: It failed to deploy; the message has the reason, with the traceback of the user's code.
         SalverError: Another application has the route prefix, or the instance could not start.
     """
-    here = local_testing_mode or _local_testing_mode
-    (handle,) = run_many([RunTarget(target, name, route_prefix)], blocking, local_testing_mode=here)
+    (handle,) = run_many(
+        [RunTarget(target, name, route_prefix)],
+        blocking,
+        local_testing_mode=local_testing_mode or _local_testing_mode,
+    )
     return handle
 
 
@@ -129,7 +132,7 @@ def run_many(
         blocking: Stay until Ctrl-C.
         wait_for_ingress_deployment_creation: Changes nothing: the deployments are known when this returns.
         wait_for_applications_running: False returns as soon as the applications are wanted.
-        local_testing_mode: As for `run`.
+        local_testing_mode: Run them inside this process, for tests; see `run`.
 
     Raises:
         ValueError: There is no target; or, as `InvalidOption`, a name or a route prefix is not allowed or there twice.
@@ -143,11 +146,12 @@ def run_many(
         return [DeploymentHandle(parts_of(each.target)[0].name, each.name) for each in targets]
     if find_replica_context() is not None:
         raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
-    here = _here(local_testing_mode or _local_testing_mode)
+    settings = read_settings()
+    here = local_testing_mode or _local_testing_mode or settings.local_testing_mode
     specs = [
         build(each.target, name=each.name, route_prefix=each.route_prefix, in_this_process=here) for each in targets
     ]
-    set_up_logging(read_settings().log_level)
+    set_up_logging(settings.log_level)
     driver = _driver_of_kind(here=here) or (_start_here if here else _start)(_default_http(), Declared())
     driver.call(_deploy(driver, specs, wait=wait_for_applications_running))
     if wait_for_applications_running:
@@ -236,10 +240,6 @@ def get_deployment_handle(
         if deployment_name not in found.deployments:
             raise KeyError(f"Deployment(name='{deployment_name}', app='{app_name}') does not exist.")
     return DeploymentHandle(deployment_name, app_name)
-
-
-def _here(asked: bool) -> bool:
-    return asked or read_settings().local_testing_mode
 
 
 def _driver_of_kind(*, here: bool) -> Driver | None:

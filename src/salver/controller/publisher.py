@@ -11,6 +11,7 @@ from salver.controller.reconcile import is_undecided
 from salver.controller.rollout import gave_up
 from salver.controller.snapshots import Snapshots
 from salver.controller.status import Standing, application_standing, asked, next_standing
+from salver.schema.application import RouterSpec
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
     ROUTES_TOPIC,
@@ -212,6 +213,7 @@ def _replicas(wish: Wish | None, view: View) -> Replicas:
         backpressure_retry_after_s=backpressure.retry_after_s,
         request_priorities=options.request_priorities,
         unavailable="it failed to deploy" if gave_up(wish, view) else None,
+        router=_router(wish),
     )
 
 
@@ -228,3 +230,10 @@ def _details(view: View) -> tuple[ReplicaDetails, ...]:
         )
         for each in sorted(view.replicas.values(), key=lambda each: each.id)
     )
+
+
+def _router(wish: Wish) -> RouterSpec | None:
+    router = wish.spec.router
+    if router is None or router.code is None:
+        return router
+    return msgspec.structs.replace(router, search_path=wish.application.preload.search_path)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from salver.handle.channel import Channel
-from salver.handle.outgoing import Hints, Outgoing, Way
+from salver.handle.outgoing import Description, Hints, Outgoing, Way
 from salver.handle.request_context import RequestContext
 from salver.handle.response import DeploymentResponse
 from salver.handle.session import Session
@@ -233,6 +233,15 @@ class Call(Outgoing):
                 self._succeed(value)
         elif kind == ERROR:
             self._fail(_error_of(_decode_error(body)))
+
+    def describe(self) -> Description:
+        """Part of Outgoing."""
+        return Description(self.request_id, self._head.method, self._head.route)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Part of Outgoing."""
+        args, kwargs = self._body.copied() if isinstance(self._body, Payload) else loads(self._body)
+        return args, kwargs
 
     def may_repeat(self) -> bool:
         """A call may have had effects; part of Outgoing."""

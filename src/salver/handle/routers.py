@@ -1,5 +1,6 @@
 """All routers of a process: one per deployment that it calls, made at the first call."""
 
+import asyncio
 from functools import partial
 from random import Random
 from typing import Any
@@ -9,8 +10,13 @@ import msgspec
 
 from salver.handle.channel import Channel
 from salver.handle.link import ControllerLink
+from salver.handle.policies.locality import Place
+from salver.handle.request_router.api import Caller
+from salver.handle.request_router.custom import CustomRouting
+from salver.handle.request_router.user_router import UserRouter
 from salver.handle.router import Router
 from salver.lib.tasks import Tasks
+from salver.schema.application import RouterSpec
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import ReplicaEntry, Replicas, TopicValue, replicas_topic
 from salver.transport.sockets import Dial, dial
@@ -24,13 +30,24 @@ class Routers:
         role: What this process is; replicas read it in the greeting.
         name: This process's name.
         dial: Opens connections to replicas.
+        place: Where this process is.
 
     Attributes:
         tasks: Owns what works for calls in the background.
     """
 
-    def __init__(self, link: ControllerLink, *, role: str, name: str, tasks: Tasks, dial: Dial = dial) -> None:
+    def __init__(
+        self,
+        link: ControllerLink,
+        *,
+        role: str,
+        name: str,
+        tasks: Tasks,
+        dial: Dial = dial,
+        place: Place = Place(),  # noqa: B008 - it cannot be changed
+    ) -> None:
         self._link = link
+        self._place = place
         self._dial = dial
         self.tasks = tasks
         self._greeting = msgspec.msgpack.encode(Hello(VERSION, role, name))
@@ -68,7 +85,7 @@ class Routers:
 
     def apart(self, deployment: DeploymentID) -> Router:
         """Return a router that shares nothing with others, and is told its replicas by whoever asked for it."""
-        return Router(deployment, self._open_channel, self._random)
+        return Router(deployment, self._open_channel, self._random, place=self._place, run_custom=self._run_custom)
 
     def close(self) -> None:
         """Close all connections to replicas."""
@@ -78,6 +95,13 @@ class Routers:
 
     def _open_channel(self, entry: ReplicaEntry, router: Router) -> Channel:
         return Channel(entry, router, self.tasks, self._greeting, self._dial)
+
+    def _run_custom(self, spec: RouterSpec, router: Router) -> CustomRouting:
+        caller = Caller(router.deployment, self._place, lambda: router.num_waiting)
+        chooser = UserRouter(spec, caller, asyncio.get_running_loop())
+        custom = CustomRouting(chooser, router, self.tasks)
+        chooser.start(on_failed=custom.failed)
+        return custom
 
 
 def _update(router: Router, value: TopicValue) -> None:

@@ -11,6 +11,7 @@ import uvloop
 
 from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
+from salver.handle.policies.locality import Place
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.lib.tasks import Tasks
@@ -62,7 +63,8 @@ async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
 
     link = ControllerLink(role="proxy", name=context.name, tasks=tasks, on_ask=answer, on_back=tell_how_it_is)
     await link.connect(payload.controller_address)
-    routers = Routers(link, role="proxy", name=context.name, tasks=tasks)
+    place = Place(context.node_id, prefers_near=True)
+    routers = Routers(link, role="proxy", name=context.name, tasks=tasks, place=place)
     server = ProxyServer(link, routers, payload.http, asyncio.get_running_loop())
     await server.start(context.listeners[payload.listener])
     servers.append(server)

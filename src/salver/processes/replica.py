@@ -14,6 +14,7 @@ import uvloop
 
 from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
+from salver.handle.policies.locality import Place
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.handle.session import Session, set_session
@@ -75,7 +76,7 @@ class _Replica:
         self._rank: asyncio.Future[Ranked]
         self._reconfiguring = asyncio.Lock()
         self._threads: list[Callable[[], None]] = []
-        """What ends the threads of this replica, where it is a thread, too, and they do not end with the process."""
+        """What ends the threads of this replica: where it is a thread itself, they do not end with it."""
 
     async def run(self) -> None:
         try:
@@ -99,7 +100,14 @@ class _Replica:
             dial=self._context.dial,
         )
         await link.connect(self._payload.controller_address)
-        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks, dial=self._context.dial)
+        routers = Routers(
+            link,
+            role="replica",
+            name=self._context.name,
+            tasks=self._tasks,
+            dial=self._context.dial,
+            place=Place(self._context.node_id),
+        )
         app_name = self._payload.replica.deployment_id.app_name
         set_session(Session(loop, link, routers, self._payload.controller_address, app_name, dial=self._context.dial))
         try:
@@ -180,8 +188,8 @@ class _Replica:
             expose_tracebacks=self._payload.expose_tracebacks,
         )
         server.asgi = asgi
-        address = self._context.address
         listener = await self._context.listen(server.accept)
+        address = self._context.address
 
         def ready() -> ReplicaReady:
             return ReplicaReady(self._payload.replica, address, server.admission.closed, get_replica_context().rank)

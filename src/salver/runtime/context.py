@@ -47,7 +47,7 @@ class ReplicaContext:
 
 
 _here: ProcessLocal[ReplicaContext] = ProcessLocal()
-_max_ongoing_requests: ProcessLocal[int] = ProcessLocal()
+_limit: ProcessLocal[int] = ProcessLocal()
 _tasks: ProcessLocal[tuple[Tasks, asyncio.AbstractEventLoop]] = ProcessLocal()
 
 
@@ -75,12 +75,12 @@ def get_replica_context() -> ReplicaContext:
 
 def set_max_ongoing_requests(limit: int | None) -> None:
     """Say how many requests this replica works on at once."""
-    _max_ongoing_requests.set(limit)
+    _limit.set(limit)
 
 
 def find_max_ongoing_requests() -> int | None:
     """Return how many requests this replica works on at once, or None."""
-    return _max_ongoing_requests.get()
+    return _limit.get()
 
 
 def set_replica_tasks(tasks: Tasks | None, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -90,5 +90,5 @@ def set_replica_tasks(tasks: Tasks | None, loop: asyncio.AbstractEventLoop | Non
 
 def find_replica_tasks() -> Tasks | None:
     """Return who owns such tasks, or None where another event loop runs, or none."""
-    tasks, loop = _tasks.get() or (None, None)
-    return tasks if asyncio.get_running_loop() is loop else None
+    found = _tasks.get()
+    return found[0] if found is not None and asyncio.get_running_loop() is found[1] else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from salver.schema.application import ApplicationSpec, Preload
+from salver.schema.application import ApplicationSpec, Preload, RouterSpec
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 from salver.schema.status import ServeStatus
@@ -246,6 +246,7 @@ class ReplicaEntry(msgspec.Struct, frozen=True, array_like=True):
         multiplexed_model_ids: The models that it has loaded or loads, in order.
         routing_stats: What the user's `record_routing_stats` returned last.
         metadata: What the user's `record_replica_metadata` returned.
+        availability_zone: Of its node; "" where that is not known.
     """
 
     replica: ReplicaID
@@ -255,6 +256,7 @@ class ReplicaEntry(msgspec.Struct, frozen=True, array_like=True):
     multiplexed_model_ids: tuple[str, ...] = ()
     routing_stats: dict[str, float] = {}
     metadata: dict[str, Any] = {}
+    availability_zone: str = ""
 
 
 class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
@@ -263,6 +265,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     Attributes:
         request_priorities: Waiting requests are served by priority.
         unavailable: Why callers should not wait while `replicas` is empty; None while waiting makes sense.
+        router: How callers choose among them; None for two choices.
     """
 
     replicas: tuple[ReplicaEntry, ...] = ()
@@ -271,6 +274,7 @@ class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     backpressure_retry_after_s: float | None = None
     request_priorities: bool = False
     unavailable: str | None = None
+    router: RouterSpec | None = None
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):

@@ -26,7 +26,7 @@ from salver.handle.routers import Routers
 from salver.handle.session import Session
 from salver.lib.clock import MonotonicClock
 from salver.proxy.server import ProxyServer
-from salver.schema.application import ApplicationSpec, DeploymentSpec
+from salver.schema.application import ApplicationSpec
 from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import Done, Shutdown
@@ -52,6 +52,7 @@ class LocalInstance(Client):
 
     is_guest = False
     runs_here = True
+    http: HTTPOptions
 
     def __init__(self, http: HTTPOptions) -> None:
         super().__init__()
@@ -101,15 +102,19 @@ class LocalInstance(Client):
         specs = (spec, *others)
         for each in specs:
             self._errors.pop(each.name, None)
-        deployments = [each for spec in specs for each in spec.deployments]
-        ignored = [each.name for each in deployments if each.options.ray_actor_options != ActorOptions()]
+        ignored = [
+            deployment.name
+            for each in specs
+            for deployment in each.deployments
+            if deployment.options.ray_actor_options != ActorOptions()
+        ]
         if ignored:
             logger.warning(
                 "Local testing mode runs everything in this process: ray_actor_options (runtime_env, num_gpus and the "
                 "like) of %s are ignored.",
                 ", ".join(ignored),
             )
-        await super().deploy(*map(_for_threads, specs))
+        await super().deploy(*(_without_needs(each) for each in specs))
 
     async def until_running(self, *names: str, on_status: Callable[[ServeStatus], None] | None = None) -> None:
         """Wait until applications run.
@@ -120,9 +125,9 @@ class LocalInstance(Client):
         try:
             await super().until_running(*names, on_status=on_status)
         except DeployFailed:
-            for error in [self._errors.pop(name, None) for name in names]:
-                if isinstance(error, Exception):
-                    raise error from None
+            errors = [error for name in names if (error := self._errors.pop(name, None)) is not None]
+            if errors and isinstance(errors[0], Exception):
+                raise errors[0] from None
             raise
 
     async def stop(self, *, drain: bool = True) -> None:
@@ -135,9 +140,11 @@ class LocalInstance(Client):
             if drain and not self.ended.done():
                 await self._link.ask(Shutdown(), Done)
         await self._engine.close()
+        self.session.closed = True
         self.session.deadlines.close()
         self.site.close()
-        self._leave()
+        self.session.routers.close()
+        self._link.close()
         await self.tasks.close()
         self._checkpoint.close()
         if not self.ended.done():
@@ -159,17 +166,18 @@ async def launch(http: HTTPOptions, _on_report: OnReport, _machine: Declared) ->
     return instance
 
 
-def _for_threads(application: ApplicationSpec) -> ApplicationSpec:
-    deployments = tuple(_without_needs(each) for each in application.deployments)
-    return msgspec.structs.replace(application, deployments=deployments)
-
-
-def _without_needs(deployment: DeploymentSpec) -> DeploymentSpec:
-    """Return a deployment that any machine can run, and that a test need not wait for when it cannot start."""
-    options = msgspec.structs.replace(
-        deployment.options,
-        ray_actor_options=ActorOptions(),
-        max_replicas_per_node=None,
-        max_constructor_retry_count=1,
-    )
-    return msgspec.structs.replace(deployment, options=options)
+def _without_needs(application: ApplicationSpec) -> ApplicationSpec:
+    """Return an application that any machine can run, and that a test need not wait for when it cannot start."""
+    deployments = [
+        msgspec.structs.replace(
+            each,
+            options=msgspec.structs.replace(
+                each.options,
+                ray_actor_options=ActorOptions(),
+                max_replicas_per_node=None,
+                max_constructor_retry_count=1,
+            ),
+        )
+        for each in application.deployments
+    ]
+    return msgspec.structs.replace(application, deployments=tuple(deployments))

@@ -170,7 +170,7 @@ class ThreadEngine(Engine):
         self._loop.call_later(KILL_GRACE_S, self._leave_behind, process)
 
     async def processes(self) -> list[Living]:
-        """Return the threads that live."""
+        """Return the threads that run."""
         return [Living(name, os.getpid(), NODE_ID, each.spec.note) for name, each in self._running.items()]
 
     async def nodes(self) -> list[NodeReport]:

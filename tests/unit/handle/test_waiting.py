@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salver.handle.outgoing import Hints
+from salver.handle.outgoing import Hints, Outgoing
 from salver.handle.waiting import AGEING_S, WaitingByPriority
 from salver.schema.errors import BackPressureError
 from salver.schema.messages import Replicas
@@ -34,6 +34,19 @@ def queue(clock: Clock, *urgencies: int) -> WaitingByPriority:
     return WaitingByPriority((request(f"{number}", each, number) for number, each in enumerate(urgencies)), clock)
 
 
+def take(waiting: WaitingByPriority) -> Outgoing:
+    """Take out the first."""
+    first = waiting.first()
+    assert first is not None
+    waiting.remove(first)
+    return first
+
+
+def taken(waiting: WaitingByPriority) -> list[Outgoing]:
+    """Take out all, in turn."""
+    return [take(waiting) for _ in range(len(waiting))]
+
+
 def names(requests: Iterable[object]) -> list[str]:
     return [str(getattr(each, "name", each)) for each in requests]
 
@@ -41,9 +54,8 @@ def names(requests: Iterable[object]) -> list[str]:
 def test_the_more_urgent_is_served_first_and_a_class_in_order() -> None:
     waiting = queue(Clock(), 3, 7, 0, 3, 0)
     assert names(waiting) == ["2", "4", "0", "3", "1"]
-    assert names(waiting.popleft() for _ in range(len(waiting))) == ["2", "4", "0", "3", "1"]
-    with pytest.raises(IndexError):
-        waiting.popleft()
+    assert names(taken(waiting)) == ["2", "4", "0", "3", "1"]
+    assert waiting.first() is None
 
 
 def test_a_request_that_waits_grows_more_urgent() -> None:
@@ -59,7 +71,7 @@ def test_a_request_that_waits_grows_more_urgent() -> None:
 def test_a_request_that_waits_again_has_its_old_place() -> None:
     clock = Clock()
     waiting = queue(clock, 3, 3, 3)
-    first = waiting.popleft()
+    first = take(waiting)
     clock.at += 50 * AGEING_S
     waiting.append(first)
     assert names(waiting) == ["0", "1", "2"]
@@ -108,7 +120,7 @@ def test_nobody_is_overtaken_by_what_came_much_later(arrivals: list[tuple[int, f
         clock.at += pause_s
         waiting.append(request(str(order), urgency, order))
     expected = list(waiting)
-    served = [waiting.popleft() for _ in range(len(waiting))]
+    served = taken(waiting)
     assert served == expected
     assert sorted(each.order for each in served) == list(range(len(arrivals)))
     for index, later in enumerate(served):

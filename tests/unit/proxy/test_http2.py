@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salver.handle.outgoing import Hints
 from salver.proxy.http import HttpConnection
 from salver.proxy.http2 import Http2Connection
 from salver.proxy.limits import MAX_RESETS_PER_SWEEP, UPLOAD_WINDOW_SIZE_BYTES
@@ -325,7 +326,7 @@ def test_the_model_and_the_session_reach_router_and_replica(model_header: str, s
     client = Client()
     client.ask([*GET, (model_header, "m1"), (session_header, "s1")])
     [asked] = client.asked
-    assert asked.exchange.hints == ("m1", "s1", 3)
+    assert asked.exchange.hints == Hints("m1", "s1")
     assert (asked.head.multiplexed_model_id, asked.head.session_id) == ("m1", "s1")
 
 

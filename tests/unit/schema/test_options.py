@@ -363,7 +363,9 @@ def test_options_have_a_json_schema_with_bounds_and_help() -> None:
     assert set(properties) == set(FIELDS)
     assert properties["max_ongoing_requests"]["minimum"] == 1
     assert [name for name, each in properties.items() if not each.get("description")] == []
-    assert set(schema["$defs"]) == {"Options", "AutoscalingConfig", "BackpressureConfig", "ActorOptions"}
+    assert set(schema["$defs"]) == {
+        *("Options", "AutoscalingConfig", "BackpressureConfig", "RequestRouterConfig", "ActorOptions")
+    }
 
 
 def test_every_option_has_a_default() -> None:
