@@ -25,6 +25,7 @@ ASKS = {
     "health.py": ("/", "connected"),
     "shards.py": ("/", "4 shards"),
     "where.py": ("/", "default at /"),
+    "greeter.py": ("/", "Hello"),
     "served.py": ("/?x=3", "9"),
     "ranked.py": ("/?batch=1", "scored"),
     "sharded.py": ("/?key=a", "1"),

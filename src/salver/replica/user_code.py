@@ -114,7 +114,9 @@ class UserCode:
 
     def find_hook(self, name: str) -> Callable[..., Any] | None:
         """Return a method that the user's class may have and that Salver calls by itself, or None."""
-        return self._lookup(name) if inspect.isclass(self._servable) else None
+        # Asked of the class: an instance that passes on whatever it does not know would seem to have them all.
+        is_there = inspect.isclass(self._servable) and hasattr(self._servable, name)
+        return self._lookup(name) if is_there else None
 
     def change_max_threads(self, max_threads: int) -> None:
         """Run at most this many plain `def` calls at once from now on; those that run are not interrupted."""
