@@ -44,6 +44,11 @@ class Calculator:
     async def fail(self, why: str) -> None:
         raise CustomError(detail=why)
 
+    async def count_to(self, number: int) -> AsyncIterator[int]:
+        for each in range(number):
+            yield self.base + each
+        raise CustomError(detail="at the end")
+
     def lock(self) -> Any:
         return threading.Lock()
 

@@ -92,6 +92,13 @@ async def test_a_blocking_wait_is_refused_in_a_loop() -> None:
         run(apps.Calculator.bind(10)).add.remote(1).result()
 
 
+async def test_a_generators_items_come_one_by_one_and_then_its_error() -> None:
+    stream = run(apps.Calculator.bind(10)).options(stream=True).count_to.remote(3)
+    assert [await anext(stream) for _ in range(3)] == [10, 11, 12]
+    with pytest.raises(apps.CustomError):
+        await anext(stream)
+
+
 async def test_arguments_and_results_are_copies() -> None:
     values = [0]
     assert await run(apps.Calculator.bind(0)).append.remote(values) == [0, 1]
