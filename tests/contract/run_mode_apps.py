@@ -44,6 +44,11 @@ class Calculator:
     async def fail(self, why: str) -> None:
         raise CustomError(detail=why)
 
+    async def count_to(self, number: int) -> AsyncIterator[int]:
+        for each in range(number):
+            yield self.base + each
+        raise CustomError(detail="at the end")
+
     def lock(self) -> Any:
         return threading.Lock()
 
@@ -247,6 +252,36 @@ class Api:
     @api.get("/root")
     def root(self, request: Request) -> dict[str, str]:
         return {"root_path": request.scope["root_path"], "path": request.scope["path"]}
+
+
+@serve.deployment(num_replicas=2, max_ongoing_requests=20)
+class Batching:
+    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0.05)
+    async def __call__(self, items: list[int]) -> list[tuple[int, int]]:
+        return [(item * 2, len(items)) for item in items]
+
+
+@serve.deployment(max_ongoing_requests=20, num_replicas=2)
+@serve.batch(max_batch_size=4, batch_wait_timeout_s=0.05)
+async def batched_function(items: list[int]) -> list[int]:
+    return [item * 2 for item in items]
+
+
+@serve.deployment(num_replicas=2, max_ongoing_requests=20)
+class Models:
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    @serve.multiplexed(max_num_models_per_replica=2)
+    async def load(self, model_id: str) -> str:
+        self.loaded.append(model_id)
+        return f"model {model_id}"
+
+    async def __call__(self) -> tuple[str, list[str]]:
+        return await self.load(serve.get_multiplexed_model_id()), self.loaded
+
+    async def tag(self) -> str:
+        return serve.get_replica_context().replica_tag
 
 
 PLAIN_ANSWERS = {"text": "text", "bytes": b"bytes", "none": None, "model": Item(x=1)}

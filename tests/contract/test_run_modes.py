@@ -92,6 +92,13 @@ async def test_a_blocking_wait_is_refused_in_a_loop() -> None:
         run(apps.Calculator.bind(10)).add.remote(1).result()
 
 
+async def test_a_generators_items_come_one_by_one_and_then_its_error() -> None:
+    stream = run(apps.Calculator.bind(10)).options(stream=True).count_to.remote(3)
+    assert [await anext(stream) for _ in range(3)] == [10, 11, 12]
+    with pytest.raises(apps.CustomError):
+        await anext(stream)
+
+
 async def test_arguments_and_results_are_copies() -> None:
     values = [0]
     assert await run(apps.Calculator.bind(0)).append.remote(values) == [0, 1]
@@ -237,6 +244,39 @@ def test_a_run_of_the_same_name_replaces_the_application() -> None:
     for base in (1, 2):
         assert run(apps.Calculator.bind(base), name="same").add.remote(0).result() == base
     assert serve.status().applications["same"].status == "RUNNING"
+
+
+# ── batching, multiplexing, chosen replicas ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_calls_are_batched_in_each_replica() -> None:
+    handle = run(apps.Batching.bind())
+    answers = await asyncio.gather(*[handle.remote(number) for number in range(16)])
+    assert [answer for answer, _ in answers] == [2 * number for number in range(16)]
+    assert 1 < max(size for _, size in answers) <= 4
+
+
+async def test_a_batched_function_answers_in_each_replica() -> None:
+    handle = run(apps.batched_function.bind(), name="batched")
+    answers = await asyncio.gather(*[handle.remote(number) for number in range(40)])
+    assert answers == [2 * number for number in range(40)]
+
+
+async def test_a_model_is_loaded_once_by_the_replica_that_its_calls_go_to() -> None:
+    handle = run(apps.Models.bind())
+    for model in ("a", "b", "a", "b", "a"):
+        loaded, _ = await handle.options(multiplexed_model_id=model).remote()
+        assert loaded == f"model {model}"
+    everywhere = [await handle.options(multiplexed_model_id=model).remote() for model in ("a", "b")]
+    assert all(models.count(model) == 1 for (_, models), model in zip(everywhere, ("a", "b"), strict=True))
+
+
+async def test_a_broadcast_reaches_every_replica_and_a_chosen_one_gets_the_call() -> None:
+    handle = run(apps.Models.bind())
+    tags = await handle.broadcast("tag").results_async()
+    assert len(set(tags)) == 2
+    async with handle.tag.choose_replica() as chosen:
+        assert await handle.tag.dispatch(chosen) in tags
 
 
 # ── HTTP ────────────────────────────────────────────────────────────────────────────────────────────────────────────

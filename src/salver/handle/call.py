@@ -284,8 +284,21 @@ def _error_of(error: ErrorBody) -> BaseException:
 
 
 async def _value_of(argument: Any) -> Any:
+    if not isinstance(argument, DeploymentResponse):
+        return argument
     # Shielded: others may wait for the same response, whatever becomes of this call.
-    return await asyncio.shield(argument) if isinstance(argument, DeploymentResponse) else argument
+    value, error = await asyncio.shield(_outcome_of(argument))
+    if error is not None:
+        raise error
+    return value
+
+
+async def _outcome_of(response: DeploymentResponse[Any]) -> tuple[Any, Exception | None]:
+    # Raised from here, an error that comes after this call was cancelled would be reported as one that nobody saw.
+    try:
+        return await response, None
+    except Exception as error:  # noqa: BLE001 - what an earlier call raised belongs to whoever waits for this one
+        return None, error
 
 
 async def _wait_for(future: "asyncio.Future[Any]") -> Any:

@@ -70,8 +70,17 @@ class _Replica:
         """What each new controller is told."""
         self._reporting: Reporting | None = None
         self._configuration = Configuration(payload.user_config)
+        self._threads: list[Callable[[], None]] = []
+        """What ends the threads of this replica: where it is a thread itself, they do not end with it."""
 
     async def run(self) -> None:
+        try:
+            await self._live()
+        finally:
+            for end in self._threads:
+                end()
+
+    async def _live(self) -> None:
         loop = asyncio.get_running_loop()
         self._context.on_stop(self._end)
         # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
@@ -104,6 +113,7 @@ class _Replica:
             await reporting.record_metadata()
             await self._configuration.begin(user_code)
             liveness = Liveness(self._payload, self._context, user_code, link.tell)
+            self._threads.append(liveness.close)
             await liveness.check_first()
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
             self._context.failed(error)
@@ -111,15 +121,10 @@ class _Replica:
             self._announce(link, lambda: failure)
             await self._stop.wait()
             return
-        try:
-            reporting.start(MonotonicClock())
-            await self._serve(user_code, asgi, liveness, link)
-            reporting.close()
-            await self._finalize(user_code, asgi)
-        finally:
-            # They do not end with this one where it is a thread, too, that was killed.
-            user_code.release_threads()
-            liveness.close()
+        reporting.start(MonotonicClock())
+        await self._serve(user_code, asgi, liveness, link)
+        reporting.close()
+        await self._finalize(user_code, asgi)
         routers.close()
         link.close()
         await self._tasks.close()
@@ -135,6 +140,7 @@ class _Replica:
         set_max_ongoing_requests(payload.max_ongoing_requests)
         set_replica_tasks(self._tasks, asyncio.get_running_loop())
         user_code = UserCode(resolve(payload.code), max_threads=payload.max_ongoing_requests)
+        self._threads.append(user_code.release_threads)
         args, kwargs = loads(payload.arguments)
         await user_code.construct(args, kwargs)
         set_replica_context(replace(get_replica_context(), servable_object=user_code.instance))

@@ -1,6 +1,7 @@
 """Calls that are cancelled, by whom and when."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -118,3 +119,23 @@ async def test_another_task_that_waits_hears_of_the_cancelled_call_and_is_not_ca
     assert tasks[0].cancelled()
     assert not tasks[1].cancelled()
     world.failed.clear()
+
+
+async def test_what_becomes_of_an_argument_is_nobodys_error_once_its_call_is_cancelled(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = await world.serve("hanging", Hanging)
+    hanging = world.servers["hanging"].user_code.instance
+    argument = handle.remote()
+    response = handle.remote(argument)
+    await wait_until(lambda: hanging.entered, within_s=5, what="the call")
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await response
+    argument.cancel()
+    with pytest.raises(RequestCancelledError):
+        await argument
+    await wait_until(lambda: hanging.cancelled, within_s=5, what="the cancellation")
+    del argument, response
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -122,6 +122,17 @@ def test_a_constructor_that_exits_fails_the_run_and_not_the_test() -> None:
         serve.run(Exits.bind(), local_testing_mode=True)
 
 
+@pytest.mark.parametrize("failing", ["reconfigure", "check_health"])
+def test_whatever_fails_while_a_replica_starts_is_raised_and_leaves_nothing(failing: str) -> None:
+    def fail(self: Any, *_: Any) -> None:
+        raise OwnError(failing)
+
+    cls = type("Fails", (), {failing: fail})
+    app = serve.deployment(user_config=1 if failing == "reconfigure" else None)(cls).bind()
+    with pytest.raises(OwnError, match=failing):
+        serve.run(app, local_testing_mode=True)
+
+
 def test_what_a_replica_needs_is_ignored_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     needy = Echo.options(ray_actor_options={"num_gpus": 8, "runtime_env": {"env_vars": {"A": "1"}}})
     with local_app(needy.bind()) as handle:
