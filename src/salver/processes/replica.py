@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -49,7 +48,6 @@ from salver.schema.process_payloads import ReplicaPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.codec import loads
-from salver.transport.sockets import listen, unix_address
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -75,7 +73,7 @@ class _Replica:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end)
+        self._context.on_stop(self._end)
         # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
         loop.set_default_executor(ThreadPoolExecutor(min(32, max(1, ceil(self._payload.num_cpus)) + 4)))
         link = ControllerLink(
@@ -84,12 +82,19 @@ class _Replica:
             tasks=self._tasks,
             on_ask=self._answer_controller,
             on_back=lambda: self._tell_news(link),
+            dial=self._context.dial,
         )
         await link.connect(self._payload.controller_address)
-        place = Place(self._context.node_id)
-        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks, place=place)
+        routers = Routers(
+            link,
+            role="replica",
+            name=self._context.name,
+            tasks=self._tasks,
+            dial=self._context.dial,
+            place=Place(self._context.node_id),
+        )
         app_name = self._payload.replica.deployment_id.app_name
-        set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
+        set_session(Session(loop, link, routers, self._payload.controller_address, app_name, dial=self._context.dial))
         try:
             self._announce(link, self._joined)
             user_code = await self._construct(await self._configuration.rank())
@@ -98,18 +103,23 @@ class _Replica:
             self._reporting = reporting
             await reporting.record_metadata()
             await self._configuration.begin(user_code)
-            liveness = Liveness(self._payload, self._context.name, user_code, link.tell)
+            liveness = Liveness(self._payload, self._context, user_code, link.tell)
             await liveness.check_first()
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
+            self._context.failed(error)
             failure = ReplicaFailed(self._payload.replica, user_traceback(error))
             self._announce(link, lambda: failure)
             await self._stop.wait()
             return
-        reporting.start(MonotonicClock())
-        await self._serve(user_code, asgi, liveness, link)
-        liveness.close()
-        reporting.close()
-        await self._finalize(user_code, asgi)
+        try:
+            reporting.start(MonotonicClock())
+            await self._serve(user_code, asgi, liveness, link)
+            reporting.close()
+            await self._finalize(user_code, asgi)
+        finally:
+            # They do not end with this one where it is a thread, too, that was killed.
+            user_code.release_threads()
+            liveness.close()
         routers.close()
         link.close()
         await self._tasks.close()
@@ -140,8 +150,8 @@ class _Replica:
             expose_tracebacks=self._payload.expose_tracebacks,
         )
         server.asgi = asgi
-        address = unix_address(self._context.socket_path)
-        listener = await listen(address, server.accept)
+        listener = await self._context.listen(server.accept)
+        address = self._context.address
 
         def ready() -> ReplicaReady:
             return ReplicaReady(self._payload.replica, address, server.admission.closed, get_replica_context().rank)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 
+from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
 from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
@@ -24,15 +25,16 @@ class Liveness:
     """Checks user code that was configured, and watches the running event loop.
 
     Args:
-        name: Of the replica's process.
+        context: Of the replica's process.
         tell: Tells the controller, on the line that lives on the event loop.
     """
 
     def __init__(
-        self, payload: ReplicaPayload, name: str, user_code: UserCode, tell: Callable[[Message], None]
+        self, payload: ReplicaPayload, context: ProcessContext, user_code: UserCode, tell: Callable[[Message], None]
     ) -> None:
         self._payload = payload
-        self._name = name
+        self._name = context.name
+        self._dial = context.dial
         self._tell = tell
         # A hold is noticed by a late beat, and must be noticed in checks that may take little time.
         self._watchdog = Watchdog(self._loop_held, beat_s=min(BEAT_S, payload.health_check_timeout_s / 10))
@@ -75,7 +77,8 @@ class Liveness:
             asyncio.run(asyncio.wait_for(self._ask_apart(message), REPORT_EVERY_S))
 
     async def _ask_apart(self, message: Message) -> None:
-        link = ControllerLink(role="replica", name=self._name, tasks=Tasks(on_error=lambda _name, _error: None))
+        tasks = Tasks(on_error=lambda _name, _error: None)
+        link = ControllerLink(role="replica", name=self._name, tasks=tasks, dial=self._dial)
         await link.connect(self._payload.controller_address)
         await link.ask(message, Done)
         link.close()

@@ -166,12 +166,16 @@ class UserCode:
             raise TypeError("A handler returned a generator; return a starlette StreamingResponse of it instead.")
         return result
 
+    def release_threads(self) -> None:
+        """Let the threads of plain `def` calls end as soon as those that run have ended."""
+        self._workers.close()
+        self._hooks.close()
+
     async def close(self) -> None:
         """Run the user's `__del__`, once."""
         instance, self._instance = self._instance, None
         self._methods.clear()
-        self._workers.close()
-        self._hooks.close()
+        self.release_threads()
         finalizer = claim_finalizer(instance)
         if finalizer is None:
             return
