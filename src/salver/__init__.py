@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from salver import config, context, exceptions, handle
     from salver.api.application import Application
     from salver.api.connection import Connection, connect
     from salver.api.deployment import Deployment, deployment
@@ -54,14 +55,18 @@ __all__ = [
     "RunTarget",
     "__version__",
     "batch",
+    "config",
     "connect",
+    "context",
     "delete",
     "deployment",
+    "exceptions",
     "get_app_handle",
     "get_deployment_handle",
     "get_multiplexed_model_id",
     "get_replica_context",
     "get_trace_context",
+    "handle",
     "ingress",
     "multiplexed",
     "run",
@@ -101,12 +106,23 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+_DOORS = ("config", "context", "exceptions", "handle")
+"""Modules that are there without an import of their own, as in `serve.context`."""
+
+
+def _attribute(name: str) -> Any:
+    if name in _DOORS:
+        return importlib.import_module(f"salver.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'salver' has no attribute '{name}'")
     value = globals()[name] = getattr(importlib.import_module(home), name)
     return value
+
+
+if not TYPE_CHECKING:
+    # Type checkers, who would take every name for one that it may return, know the names from above.
+    __getattr__ = _attribute
 
 
 def __dir__() -> list[str]:

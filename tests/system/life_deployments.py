@@ -32,6 +32,8 @@ class Patient:
 
     async def fall_ill(self) -> str:
         self.is_ill = True
+        # It is retired meanwhile, and finishes this first.
+        await asyncio.sleep(3)
         return itself()
 
     def check_health(self) -> None:

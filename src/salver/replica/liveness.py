@@ -49,7 +49,11 @@ class Liveness:
 
     async def check_first(self) -> None:
         """Check once; what it raises fails the start."""
-        await self._checks.check()
+        try:
+            await self._checks.check()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, tasks: Tasks) -> None:
         """Check and tell from now on."""
