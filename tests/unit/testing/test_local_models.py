@@ -1,6 +1,7 @@
 """Multiplexed models where replicas are threads: each replica has its own, also of a function that all share."""
 
 import threading
+
 import pytest
 
 import salver as serve
