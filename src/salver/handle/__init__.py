@@ -3,6 +3,13 @@
 from salver.handle.broadcast import DeploymentBroadcastResponse
 from salver.handle.handle import DeploymentHandle
 from salver.handle.response import DeploymentResponse
+from salver.handle.response_generator import DeploymentResponseGenerator
 from salver.handle.selection import ReplicaSelection
 
-__all__ = ["DeploymentBroadcastResponse", "DeploymentHandle", "DeploymentResponse", "ReplicaSelection"]
+__all__ = [
+    "DeploymentBroadcastResponse",
+    "DeploymentHandle",
+    "DeploymentResponse",
+    "DeploymentResponseGenerator",
+    "ReplicaSelection",
+]

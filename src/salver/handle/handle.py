@@ -2,15 +2,29 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
+from salver.handle.handle_types import BoundLater, SomeOptions
 from salver.handle.life import Life
 from salver.handle.request_context import RequestContext, current_request, request_ids
 from salver.handle.response import DeploymentResponse, running_loop
+from salver.handle.response_generator import DeploymentResponseGenerator
 from salver.handle.selection import DispatchedCall, ReplicaSelection, Wish, chosen
 from salver.handle.session import Session, current_session, find_session
+from salver.handle.streaming_call import StreamingCall
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.schema.urgency import checked_urgency
 from salver.transport.codec import dumps
@@ -19,11 +33,14 @@ from salver.transport.wire import CallHead
 if TYPE_CHECKING:
     import typing_extensions
 
+    from salver.handle.stream_handle import StreamHandle
+
     # With a default, strict checkers let people write `DeploymentHandle` for a handle to anything.
     T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
 else:
     T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
+M = TypeVar("M")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -37,14 +54,7 @@ class CallOptions(NamedTuple):
     multiplexed_model_id: str = ""
     session_id: str = ""
     priority: int | None = None
-
-
-class SomeOptions(TypedDict, total=False):
-    """The options of a handle that leave the types of its calls as they are; for type checkers."""
-
-    multiplexed_model_id: str | None
-    session_id: str | None
-    priority: int | None
+    stream: bool = False
 
 
 class DeploymentHandle(Generic[T_co]):
@@ -85,10 +95,27 @@ class DeploymentHandle(Generic[T_co]):
         return find_session() is not None and not self._life.is_over
 
     @overload
-    def options(self, **options: Unpack[SomeOptions]) -> "DeploymentHandle[T_co]": ...
+    def options(
+        self, *, stream: Literal[False] | None = None, **options: Unpack[SomeOptions]
+    ) -> "DeploymentHandle[T_co]": ...
 
     @overload
-    def options(self, *, method_name: str, **options: Unpack[SomeOptions]) -> "DeploymentHandle[Any]": ...
+    def options(self, *, stream: Literal[True], **options: Unpack[SomeOptions]) -> "StreamHandle[T_co]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str, stream: Literal[True], **options: Unpack[SomeOptions]
+    ) -> "StreamHandle[Any]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str, stream: Literal[False] | None = None, **options: Unpack[SomeOptions]
+    ) -> "DeploymentHandle[Any]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str | None = None, stream: bool | None, **options: Unpack[SomeOptions]
+    ) -> Any: ...
 
     def options(
         self,
@@ -97,7 +124,8 @@ class DeploymentHandle(Generic[T_co]):
         multiplexed_model_id: str | None = None,
         session_id: str | None = None,
         priority: int | None = None,
-    ) -> "DeploymentHandle[Any]":
+        stream: bool | None = None,
+    ) -> Any:
         """Return a handle to the same deployment that calls differently.
 
         Args:
@@ -106,14 +134,16 @@ class DeploymentHandle(Generic[T_co]):
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
             priority: From 0 (most urgent) to 7 (least), for deployments with `request_priorities`; unless it is set, a
                 call has that of the request that it is made for, and 3 outside of requests.
+            stream: The method is a generator: `remote()` returns a DeploymentResponseGenerator of its items.
         """
         changes: dict[str, Any] = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
             "priority": None if priority is None else checked_urgency(priority),
+            "stream": stream,
         }
-        given = {key: value for key, value in changes.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         return DeploymentHandle(
             self._deployment.name,
             self._deployment.app_name,
@@ -197,8 +227,8 @@ class DeploymentHandle(Generic[T_co]):
         **kwargs: P.kwargs,
     ) -> DeploymentResponse[R]: ...
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:  # type: ignore[misc]
-        """Call the deployment; returns at once.
+    def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Call the deployment; returns at once, with `stream=True` a DeploymentResponseGenerator.
 
         Top-level arguments that are responses of other calls are replaced by their results before the call is made.
 
@@ -207,7 +237,13 @@ class DeploymentHandle(Generic[T_co]):
             Exception: An argument cannot be pickled.
         """
         session, context = self._begin(), current_request()
-        call = Call(session, self._deployment, self._head(context, self._options.method_name), args, kwargs)
+        is_streaming = self._options.stream
+        head = self._head(context, self._options.method_name, is_streaming=is_streaming)
+        if is_streaming:
+            stream = StreamingCall(session, self._deployment, head, args, kwargs)
+            stream.start(context, in_loop=running_loop() is session.loop)
+            return DeploymentResponseGenerator(stream)
+        call = Call(session, self._deployment, head, args, kwargs)
         call.start(context, in_loop=running_loop() is session.loop)
         return DeploymentResponse(call)
 
@@ -294,7 +330,7 @@ class DeploymentHandle(Generic[T_co]):
             self._life.begin(session)
         return session
 
-    def _head(self, context: RequestContext, method_name: str) -> CallHead:
+    def _head(self, context: RequestContext, method_name: str, *, is_streaming: bool = False) -> CallHead:
         options = self._options
         # By position, which is faster; None is the time that is left, which is known when the call is sent.
         return CallHead(
@@ -305,10 +341,17 @@ class DeploymentHandle(Generic[T_co]):
             options.multiplexed_model_id,
             None,
             options.session_id,
+            is_streaming,
             context.urgency if options.priority is None else options.priority,
         )
 
-    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]":
+    @overload
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]": ...
+
+    @overload
+    def __getitem__(self, method: BoundLater[M]) -> "DeploymentHandle[M]": ...
+
+    def __getitem__(self, method: Any) -> "DeploymentHandle[Any]":
         """Return a handle that calls a method: `handle[Model.predict]` is `handle.predict`, and typed.
 
         Raises:

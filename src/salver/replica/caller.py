@@ -14,6 +14,7 @@ from salver.handle.request_context import RequestContext, enter_request
 from salver.lib.exceptions import PackedException, packed, pickles_itself
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
+from salver.replica.generators import ItemStream
 from salver.replica.http import Answer, ArrivingBody, WholeBody, decode_head, failure_outcome, make_request
 from salver.replica.websocket import ABNORMAL, NO_APPLICATION, WebSocket
 from salver.runtime.ingress import Receive
@@ -75,7 +76,7 @@ class Caller:
         self._running: dict[int, asyncio.Task[Any] | None] = {}
         self._bodies: dict[int, ArrivingBody] = {}
         self._contexts: dict[int, RequestContext] = {}
-        self._answers: dict[int, Answer | WebSocket] = {}
+        self._answers: dict[int, Answer | ItemStream | WebSocket] = {}
         self._large: LargePayloads | None = None
         loop = asyncio.get_running_loop()
         self._create_task, self._call_soon = loop.create_task, loop.call_soon
@@ -257,6 +258,9 @@ class Caller:
             )
             self._enter(stream, context, head.timeout_s)
             args, kwargs = body.load() if isinstance(body, Arrival) else loads(body)
+            if head.is_streaming:
+                await self._stream_items(stream, method, args, kwargs)
+                return
             result = pack(await server.user_code.call(method, args, kwargs))
             # What they have of the caller's memory goes back before the answer, so that its next call can use it.
             del args, kwargs
@@ -284,6 +288,12 @@ class Caller:
             context.deadline = time.monotonic() + timeout_s
         self._contexts[stream] = context
         enter_request(context)
+
+    async def _stream_items(self, stream: int, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        server = self._server
+        items = self._answers[stream] = ItemStream(self._connection, stream, lambda: self._large_payloads)
+        await items.run(await server.user_code.stream(method, args, kwargs))
+        items.end(server.admission.taken - 1)
 
     def _send_result(self, stream: int, result: bytes | Payload) -> None:
         if self._connection.closed:

@@ -80,18 +80,18 @@ class Arrival:
         block: All of it; what is made of it keeps the memory alive.
     """
 
-    __slots__ = ("_block", "_sizes")
+    __slots__ = ("_block", "sizes")
 
     def __init__(self, block: memoryview, sizes: Sequence[int]) -> None:
         self._block: memoryview | None = block
-        self._sizes = sizes
+        self.sizes = sizes
 
     def load(self) -> Any:
         """Unpickle the value, once: its large buffers are where they arrived, and may be written to."""
         block, self._block = self._block, None
         assert block is not None, "a payload is loaded once"
-        starts = starts_of(self._sizes)
-        pickled, *buffers = [block[start : start + size] for start, size in zip(starts, self._sizes, strict=True)]
+        starts = starts_of(self.sizes)
+        pickled, *buffers = [block[start : start + size] for start, size in zip(starts, self.sizes, strict=True)]
         return loads(pickled, buffers)
 
 
