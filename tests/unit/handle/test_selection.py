@@ -16,7 +16,7 @@ from tests.unit.handle.doubles import Net, Request, Sequence
 from tests.unit.handle.worlds import Hanging, World, echo, in_thread
 from tests.waiting import wait_until
 
-HEAD = CallHead("predict", "request", "/shop", "shop", "m", None, "s", 1)
+HEAD = CallHead("predict", "request", "/shop", "shop", "m", session_id="s", urgency=1)
 
 
 def taken(world: World, name: str) -> int:
