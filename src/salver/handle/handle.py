@@ -1,23 +1,18 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
-from typing import Any, Generic, NamedTuple, TypeVar
+import warnings
+from typing import Any, Generic, TypeVar
 
 from salver.handle.call import Call
+from salver.handle.options import CallOptions
 from salver.handle.request_context import current_request, request_ids
-from salver.handle.response import DeploymentResponse, running_loop
+from salver.handle.response import DeploymentResponse
 from salver.handle.session import current_session, find_session
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
-from salver.transport.wire import CallHead
 
 T = TypeVar("T")
 
-
-class CallOptions(NamedTuple):
-    """How a handle calls."""
-
-    method_name: str = "__call__"
-    multiplexed_model_id: str = ""
-    session_id: str = ""
+_PICKLED = "cloudpickle"
 
 
 class DeploymentHandle(Generic[T]):
@@ -49,7 +44,15 @@ class DeploymentHandle(Generic[T]):
         return find_session() is not None
 
     def options(
-        self, *, method_name: str | None = None, multiplexed_model_id: str | None = None, session_id: str | None = None
+        self,
+        *,
+        method_name: str | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        request_serialization: str | None = None,
+        response_serialization: str | None = None,
+        _by_reference: bool | None = None,
+        _prefer_local_routing: bool | None = None,
     ) -> "DeploymentHandle[T]":
         """Return a handle to the same deployment that calls differently.
 
@@ -57,13 +60,22 @@ class DeploymentHandle(Generic[T]):
             method_name: The method to call; `__call__` unless set.
             multiplexed_model_id: The model that the call is for; "" for none.
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
+            request_serialization: How arguments travel: "cloudpickle" unless set, "pickle", "msgpack" or "orjson".
+            response_serialization: How results travel.
         """
-        changes = {
+        if _prefer_local_routing is not None:
+            warnings.warn("`_prefer_local_routing` is deprecated and has no effect.", DeprecationWarning, stacklevel=2)
+        changes: dict[str, Any] = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
+            "by_reference": _by_reference,
         }
         given = {key: value for key, value in changes.items() if value is not None}
+        if request_serialization is not None or response_serialization is not None:
+            request, response = self._options.serialization or (_PICKLED, _PICKLED)
+            chosen = (request_serialization or request, response_serialization or response)
+            given["serialization"] = None if chosen == (_PICKLED, _PICKLED) else chosen
         return DeploymentHandle(
             self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
         )
@@ -71,25 +83,21 @@ class DeploymentHandle(Generic[T]):
     def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
         """Call the deployment; returns at once.
 
-        Top-level arguments that are responses of other calls are replaced by their results before the call is made.
+        A top-level argument that is the response of another call is replaced by its result before the call is made.
+        One inside of an argument goes by reference: the called code awaits it.
 
         Raises:
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session = current_session()
         context = current_request()
-        head = CallHead(
-            method=self._options.method_name,
-            request_id=context.request_id or request_ids.new(),
-            route=context.route,
-            app_name=self._deployment.app_name,
-            multiplexed_model_id=self._options.multiplexed_model_id,
-            session_id=self._options.session_id,
-        )
-        call = Call(session, self._deployment, head, args, kwargs)
-        call.start(context, in_loop=running_loop() is session.loop)
-        return DeploymentResponse(call)
+        options = self._options
+        call = Call(current_session(), self._deployment, options, context.request_id or request_ids.new(), args, kwargs)
+        call.start(context)
+        response = call.response
+        if not options.by_reference:
+            response.by_reference = False
+        return response
 
     def __getattr__(self, name: str) -> "DeploymentHandle[T]":
         if name.startswith("__") and name.endswith("__"):
@@ -115,5 +123,5 @@ class DeploymentHandle(Generic[T]):
         return f"DeploymentHandle(deployment='{self._deployment.name}')"
 
 
-def _rebuild(name: str, app_name: str, options: tuple[str, ...]) -> "DeploymentHandle[Any]":
+def _rebuild(name: str, app_name: str, options: tuple[Any, ...]) -> "DeploymentHandle[Any]":
     return DeploymentHandle(name, app_name, _options=CallOptions(*options))

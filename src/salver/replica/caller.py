@@ -4,26 +4,30 @@ import asyncio
 import inspect
 import logging
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
 
+from salver.handle.errors import error_body
 from salver.handle.request_context import RequestContext, enter_request
-from salver.lib.exceptions import PackedException, packed, pickles_itself
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
+from salver.replica.attachments import Attachments
 from salver.replica.http import Answer, ArrivingBody, WholeBody, decode_head, failure_outcome, make_request
 from salver.replica.websocket import ABNORMAL, NO_APPLICATION, WebSocket
+from salver.runtime.context import find_replica_context
 from salver.runtime.ingress import Receive
 from salver.schema.errors import NoSuchMethod, ProtocolError, RequestCancelledError, RequestTimeoutError
 from salver.telemetry.logs import LOGGER_NAME
-from salver.transport.codec import dumps, loads
+from salver.transport.codec import loads
+from salver.transport.encodings import pack_as
 from salver.transport.framing import FrameConnection
 from salver.transport.large_payloads import LargePayloads
 from salver.transport.payloads import Arrival, Payload, pack
 from salver.transport.wire import (
+    ATTACHMENT,
+    BROKEN,
     BYTES,
     CALL,
     CANCEL,
@@ -46,7 +50,6 @@ from salver.transport.wire import (
     WAIT,
     CallHead,
     CreditHead,
-    ErrorBody,
     HttpHead,
 )
 
@@ -56,7 +59,6 @@ _INPUT_KINDS = _SOCKET_KINDS | {CHUNK, END}
 if TYPE_CHECKING:
     from salver.replica.server import ReplicaServer
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(CallHead).decode
 _decode_credit = msgspec.msgpack.Decoder(CreditHead).decode
 
@@ -75,6 +77,7 @@ class Caller:
         self._contexts: dict[int, RequestContext] = {}
         self._answers: dict[int, Answer | WebSocket] = {}
         self._large: LargePayloads | None = None
+        self._attachments: Attachments | None = None
         loop = asyncio.get_running_loop()
         self._create_task, self._call_soon = loop.create_task, loop.call_soon
 
@@ -104,7 +107,7 @@ class Caller:
         """Start, feed or stop a request; part of FrameSink."""
         if kind != HTTP and kind != CALL and kind != SOCKET:  # noqa: PLR1714 - a tuple is slower
             if kind >= PART:
-                self._large_payloads.on_frame(kind, flags, stream, header, body)
+                self._on_payload(kind, flags, stream, header, body)
             else:
                 self._on_control(kind, stream, header, body)
             return
@@ -125,6 +128,20 @@ class Caller:
             work = self._serve_socket(stream, header)
         self._running[stream] = self._create_task(work)
 
+    def _on_payload(self, kind: int, flags: int, stream: int, header: bytes, body: bytes) -> None:
+        if kind != ATTACHMENT:
+            self._large_payloads.on_frame(kind, flags, stream, header, body)
+            return
+        raw: bytes | Arrival = body
+        if flags & LARGE:
+            if not self._large_payloads.arrive(stream, flags, body):
+                return
+            raw = self._large_payloads.take(stream)
+        is_early = stream in self._running and stream not in self._contexts
+        if self._attachments is None:
+            self._attachments = Attachments()
+        self._attachments.on_frame(stream, header, raw, failed=bool(flags & BROKEN), is_early=is_early)
+
     def _receive(self, stream: int, flags: int, body: bytes) -> Receive:
         """Return what user code reads a request's body with."""
         if not flags & MORE:
@@ -140,6 +157,8 @@ class Caller:
                 answer.leave(ABNORMAL, "")
             else:
                 self._cancel(stream)
+        if self._attachments is not None:
+            self._attachments.close()
         if self._large is not None:
             self._large.close()
         self._server.left(self)
@@ -154,10 +173,8 @@ class Caller:
                 answer.grant(_credit(header))
         elif kind == PASS:
             self._server.admission.give_up(self)
-        elif kind == WAIT:
-            admission = self._server.admission
-            if not admission.wait(self):
-                self._connection.send(REJECT, 0, load=admission.taken)
+        elif kind == WAIT and not self._server.admission.wait(self):
+            self._connection.send(REJECT, 0, load=self._server.admission.taken)
 
     def _on_input(self, kind: int, stream: int, header: bytes, body: bytes) -> None:
         # What still comes for a request that was refused, or answered early, has no place to go.
@@ -247,8 +264,17 @@ class Caller:
                 head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id
             )
             self._enter(stream, context, head.timeout_s)
-            args, kwargs = body.load() if isinstance(body, Arrival) else loads(body)
-            result = pack(await server.user_code.call(method, args, kwargs))
+            form = head.form
+            if form is None:
+                args, kwargs = loads(body) if isinstance(body, bytes) else body.load()
+                del body
+                result = pack(await server.user_code.call(method, args, kwargs))
+            else:
+                if self._attachments is None:
+                    self._attachments = Attachments()
+                args, kwargs = await self._attachments.load(stream, request_id, form, body)
+                del body
+                result = pack_as(await server.user_code.call(method, args, kwargs), form.response_encoding)
             # What they have of the caller's memory goes back before the answer, so that its next call can use it.
             del args, kwargs
             self._send_result(stream, result)
@@ -258,7 +284,7 @@ class Caller:
         except (NoSuchMethod, RequestTimeoutError) as error:
             self._send_error(stream, "salver", error)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, and only this request fails
-            text = self._send_error(stream, "user", error)
+            text = self._send_error(stream, "user", error, request_id)
             logger.warning("request %s: %s raised\n%s", request_id, method, text)
         finally:
             self._done(stream)
@@ -303,16 +329,20 @@ class Caller:
         else:
             answer.write_outcome(outcome)
 
-    def _send_error(self, stream: int, kind: str, error: BaseException) -> str:
+    def _send_error(self, stream: int, kind: str, error: BaseException, request_id: str = "") -> str:
+        # Our own errors say where they come from.
+        where = _where(request_id) if kind == "user" else ""
         text = user_traceback(error)
-        report = ErrorBody(kind, text.rpartition("\n")[2], text, _pickled(error))
-        self._connection.send(ERROR, stream, b"", _encode(report), 0, self._server.admission.taken - 1)
+        body = error_body(kind, error, text, where)
+        self._connection.send(ERROR, stream, b"", body, 0, self._server.admission.taken - 1)
         return text
 
     def _done(self, stream: int) -> None:
         self._running.pop(stream, None)
         self._answers.pop(stream, None)
         self._bodies.pop(stream, None)
+        if self._attachments is not None:
+            self._attachments.drop(stream)
         if (context := self._contexts.pop(stream, None)) is not None:
             context.is_over = True
         self._server.finished()
@@ -322,18 +352,13 @@ def _context_of(head: HttpHead, app_name: str) -> RequestContext:
     return RequestContext(head.route, head.request_id, app_name, head.multiplexed_model_id, head.session_id, True)
 
 
+def _where(request_id: str) -> str:
+    replica = find_replica_context()
+    return f"In request {request_id}:" if replica is None else f"In replica {replica.replica_id}, request {request_id}:"
+
+
 def _credit(header: bytes) -> int:
     try:
         return _decode_credit(header).size_bytes
     except msgspec.DecodeError as error:
         raise ProtocolError(f"a CREDIT frame's head is malformed: {error}") from None
-
-
-def _pickled(error: BaseException) -> bytes:
-    """Pickle an exception: whole, or its type and text, or nothing; the traceback travels anyway, as text."""
-    # The user's own classes run here, and may raise anything.
-    with suppress(Exception):
-        return dumps(error if pickles_itself(error) else packed(error))
-    with suppress(Exception):
-        return dumps(PackedException(type(error), (str(error),), {}))
-    return b""
