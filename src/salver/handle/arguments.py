@@ -150,9 +150,8 @@ def pack_arguments(
         if each not in ENCODINGS:
             raise ValueError(f"There is no serialization '{each}'; choose one of {', '.join(ENCODINGS)}.")
     request_encoding, response_encoding = (ENCODINGS[each] for each in serialization)
-    placed = {
-        place: each for place, each in (*enumerate(args), *kwargs.items()) if isinstance(each, DeploymentResponse)
-    }
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    placed = {place: each for place, each in places if isinstance(each, DeploymentResponse)}
     others = [None if index in placed else each for index, each in enumerate(args)]
     named = {key: None if key in placed else each for key, each in kwargs.items()}
     responses = list(placed.values())

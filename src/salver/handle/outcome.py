@@ -20,7 +20,8 @@ from salver.transport.payloads import Arrival
 Raw = bytes | Arrival
 Waiter = Callable[[], None]
 
-_lock: Final = threading.Lock()
+# A finalizer of a user's, which runs wherever memory is taken, may need it, too.
+_lock: Final = threading.RLock()
 _running_loop = asyncio._get_running_loop
 
 

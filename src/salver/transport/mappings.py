@@ -54,7 +54,7 @@ class Mapping:
     _file: int = -1
     _lent_on = False
     _num_open_files = 0
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
     def __init__(self, where: SharedMemory, size_bytes: int) -> None:
         self.segment = where.segment
