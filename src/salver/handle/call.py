@@ -120,8 +120,8 @@ class Call(Outgoing):
     def stop(self) -> None:
         """Cancel it from the session's loop; part of Child."""
         if not self.response.settled:
-            self._fail(RequestCancelledError(self.response.request_id))
             self._stop()
+            self._fail(RequestCancelledError(self.response.request_id))
 
     def whereabouts(self) -> str:
         """Say where the call is, as the end of a sentence."""
@@ -170,12 +170,14 @@ class Call(Outgoing):
     def on_deadline(self, _now: float = 0.0) -> None:
         """Give up; part of Mortal."""
         if not self.response.settled:
-            self._fail(RequestTimeoutError(self.response.request_id))
             self._stop()
+            self._fail(RequestTimeoutError(self.response.request_id))
 
     def _settle(self) -> None:
         """Let go of everything; the response is settled next."""
         self._body = b""
+        # It refers to this; and what it has still to send, it sends by itself.
+        self._attached = None
         self.response.call = None
         if self._parent is not None:
             self._parent.children.discard(self)

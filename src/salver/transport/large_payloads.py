@@ -199,8 +199,10 @@ class LargePayloads:
 
     def _keep_untouched(self) -> None:
         used, self._used = self._used, []
-        if not self._closed:
-            self._mappings.update((each.segment, each) for each in used if each.is_untouched())
+        for each in used:
+            if not self._closed and each.is_untouched():
+                each.rest()
+                self._mappings[each.segment] = each
 
     def _send_forget(self, number: int) -> None:
         if number in self._known_there and not self._closed:

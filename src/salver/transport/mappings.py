@@ -96,6 +96,12 @@ class Mapping:
             self._lent_on = True
             return SharedMemory(0, self.segment, os.getpid(), self._file, self._where.inode, passed_on=True)
 
+    def rest(self) -> None:
+        """Nobody has it now; it is kept for the next payload in its segment."""
+        with self._lock:
+            self._lent_on = False
+            self._close_file()
+
     def read(self, start: int, size_bytes: int) -> bytes:
         """Return some of its bytes."""
         if self._file >= 0:
