@@ -163,13 +163,15 @@ def pack_arguments(
     return body, form, responses + nested
 
 
-def unpackable(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: Exception) -> Exception:
+def unpackable(
+    args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: Exception, serialization: str
+) -> Exception:
     """Return an error of the same kind that says which argument cannot be packed."""
     if isinstance(error, NotSerializable) or type(error) not in (TypeError, AttributeError, pickle.PicklingError):
         return error
     for name, value in (*enumerate(args), *kwargs.items()):
         try:
-            pack(value)
+            pack_as(value, ENCODINGS[serialization])
         except NotSerializable:
             continue
         except Exception:  # noqa: BLE001 - whatever it is, this is the argument

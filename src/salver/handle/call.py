@@ -93,7 +93,8 @@ class Call(Outgoing):
         except NotSerializable:
             self._pack(args, kwargs)
         except Exception as error:
-            raise unpackable(args, kwargs, str(deployment), error) from error
+            serialization, _ = options.serialization or _PICKLED
+            raise unpackable(args, kwargs, str(deployment), error, serialization) from error
 
     def start(self, context: RequestContext) -> None:
         """Send the call for a request; from the session's loop, or from any thread."""
