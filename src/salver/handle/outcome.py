@@ -74,7 +74,8 @@ class Outcome:
 
     def settle_as(self, other: "Outcome") -> None:
         """Fail as another has failed."""
-        self.settle_failed(other.raw if isinstance(other.raw, bytes) else other.error())
+        raw = other.raw
+        self.settle_failed(raw if other.failed and isinstance(raw, bytes) else other.error())
 
     def get(self) -> Any:
         """Return the value of a settled outcome, the same each time, or raise its error."""
