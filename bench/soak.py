@@ -1,7 +1,8 @@
 """`python -m bench.soak --minutes 30`: mixed load for a long time; memory, files, threads and tasks must stay flat.
 
-Every process of the instance is sampled; after a warm-up, a line is put through its memory, and its slope is what is
-judged: under 1 % of the process's memory in an hour.
+Every process of the instance is sampled. After a warm-up, the rest is cut into windows, and the least memory in each is
+what is judged: what a leak loses never comes back, and what requests use for a while does. The median of the slopes
+between the windows (Theil's estimator) must be under 1 % of the process's memory in an hour.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,10 @@ from bench.running import free_port, serving
 
 SAMPLE_PERIOD_S = 5.0
 WARM_UP_SHARE = 0.3
+WINDOWS = 10
 MAX_SLOPE_PERCENT_PER_H = 1.0
+MIN_GROWTH_BYTES = 256 * 1024
+"""What a process has to itself changes by less without its doing: with who else still has the pages of the fork."""
 ACTORS_OF_A_KIND = 3
 # Without a pause the load generator takes all there is, and a starved replica has nothing to show.
 PAUSE_S = 0.002
@@ -208,22 +213,33 @@ async def _tasks(port: int) -> Any:
 
 def _verdict(name: str, series: list[dict[str, float]]) -> dict[str, Any]:
     steady = series[int(len(series) * WARM_UP_SHARE) :]
-    hours = [each["at_s"] / 3600 for each in steady]
-    level = statistics.mean(each["uss"] for each in steady)
-    slope = statistics.linear_regression(hours, [each["uss"] for each in steady]).slope / level * 100
+    hours, floor = _floor(steady)
+    pairs = list(combinations(range(len(floor)), 2))
+    rises = [(floor[late] - floor[early]) / (hours[late] - hours[early]) for early, late in pairs]
+    level = statistics.median(floor)
+    slope = statistics.median(rises) / level * 100
+    grown = floor[-1] - floor[0] >= MIN_GROWTH_BYTES and slope >= MAX_SLOPE_PERCENT_PER_H
     half = len(steady) // 2
     files = [max(each["fds"] for each in part) for part in (steady[:half], steady[half:])]
     threads = [max(each["threads"] for each in part) for part in (steady[:half], steady[half:])]
     return {
         "name": name,
         "uss_mb": level / 2**20,
-        "first_mb": steady[0]["uss"] / 2**20,
-        "last_mb": steady[-1]["uss"] / 2**20,
+        "first_mb": floor[0] / 2**20,
+        "last_mb": floor[-1] / 2**20,
         "slope": slope,
         "fds": files,
         "threads": threads,
-        "ok": slope < MAX_SLOPE_PERCENT_PER_H and threads[1] <= threads[0],
+        "ok": not grown and threads[1] <= threads[0],
     }
+
+
+def _floor(series: list[dict[str, float]]) -> tuple[list[float], list[float]]:
+    """Return for each window when it was, in hours, and the least memory in it, in bytes."""
+    size = len(series)
+    windows = [series[number * size // WINDOWS : (number + 1) * size // WINDOWS] for number in range(WINDOWS)]
+    filled = [window for window in windows if window]
+    return [window[0]["at_s"] / 3600 for window in filled], [min(each["uss"] for each in window) for window in filled]
 
 
 def _show(verdicts: list[dict[str, Any]], counts: dict[str, int], tasks: list[Any]) -> None:

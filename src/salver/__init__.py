@@ -17,40 +17,54 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salver.api.application import Application
+    from salver.api.connection import Connection, connect
     from salver.api.deployment import Deployment, deployment
+    from salver.api.run_target import RunTarget
     from salver.api.verbs import (
         delete,
         get_app_handle,
         get_deployment_handle,
         run,
+        run_many,
         shutdown,
         shutdown_async,
         start,
         status,
     )
     from salver.handle import DeploymentHandle, DeploymentResponse
+    from salver.runtime.batching import batch
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
+    from salver.runtime.multiplexing import get_multiplexed_model_id, multiplexed
     from salver.schema.http import HTTPOptions, ProxyLocation
+    from salver.telemetry.traces import get_trace_context
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Application",
+    "Connection",
     "Deployment",
     "DeploymentHandle",
     "DeploymentResponse",
     "HTTPOptions",
     "ProxyLocation",
     "ReplicaContext",
+    "RunTarget",
     "__version__",
+    "batch",
+    "connect",
     "delete",
     "deployment",
     "get_app_handle",
     "get_deployment_handle",
+    "get_multiplexed_model_id",
     "get_replica_context",
+    "get_trace_context",
     "ingress",
+    "multiplexed",
     "run",
+    "run_many",
     "shutdown",
     "shutdown_async",
     "start",
@@ -59,11 +73,13 @@ __all__ = [
 
 _HOMES = {
     "Application": "salver.api.application",
+    "Connection": "salver.api.connection",
+    "connect": "salver.api.connection",
     "Deployment": "salver.api.deployment",
     "deployment": "salver.api.deployment",
     **dict.fromkeys(
         (
-            *("delete", "get_app_handle", "get_deployment_handle", "run"),
+            *("delete", "get_app_handle", "get_deployment_handle", "run", "run_many"),
             *("shutdown", "shutdown_async", "start", "status"),
         ),
         "salver.api.verbs",
@@ -71,8 +87,13 @@ _HOMES = {
     "DeploymentHandle": "salver.handle",
     "DeploymentResponse": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
+    "RunTarget": "salver.api.run_target",
     "get_replica_context": "salver.runtime.context",
+    "batch": "salver.runtime.batching",
+    "get_multiplexed_model_id": "salver.runtime.multiplexing",
+    "get_trace_context": "salver.telemetry.traces",
     "ingress": "salver.runtime.ingress",
+    "multiplexed": "salver.runtime.multiplexing",
     "HTTPOptions": "salver.schema.http",
     "ProxyLocation": "salver.schema.http",
 }

@@ -17,6 +17,7 @@ from salver.engine.fake import FakeEngine, FakeProcess, MemoryStore
 from salver.lib.clock import ManualClock
 from salver.lib.tasks import Tasks
 from salver.schema.application import ApplicationSpec, Preload
+from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
@@ -27,7 +28,10 @@ from salver.schema.messages import (
     Drain,
     Message,
     ProxyReady,
+    Ranked,
     ReplicaFailed,
+    ReplicaHealth,
+    ReplicaJoined,
     ReplicaReady,
     Replicas,
     Snapshot,
@@ -53,6 +57,8 @@ class Caller:
         values: The values of each topic, in order.
         drained: Set once it was asked to drain.
         hangs: It never finishes draining.
+        ranks: What it was told of its rank, in order.
+        fails_to_reconfigure: What its `reconfigure` raises at a change of its rank; "" for one that does not.
     """
 
     def __init__(self, *, role: str, name: str, tasks: Tasks) -> None:
@@ -60,8 +66,15 @@ class Caller:
         self.values: dict[str, list[Any]] = {}
         self.drained = asyncio.Event()
         self.hangs = False
+        self.ranks: list[Ranked] = []
+        self.fails_to_reconfigure = ""
 
     async def on_ask(self, peer: Peer, message: Message) -> Message:
+        if isinstance(message, Ranked):
+            self.ranks.append(message)
+            if self.fails_to_reconfigure and len(self.ranks) > 1:
+                raise SalverError(self.fails_to_reconfigure)
+            return Done()
         assert isinstance(message, Drain)
         self.drained.set()
         if self.hangs:
@@ -150,6 +163,13 @@ class Plane:
         """Ask the controller without waiting for the answer."""
         return self.tasks.start(self.ask(message), name="ask")
 
+    def tell_health(self, process: str, failures: int, reason: str = "ValueError: ill") -> None:
+        """Let a replica tell what came of its health check."""
+        payload = msgspec.msgpack.decode(self.engine.running[process].spec.payload, type=ReplicaPayload)
+        self.replicas[process].peer.tell(
+            ReplicaHealth(replica=payload.replica, failures=failures, reason=reason if failures else "")
+        )
+
     def watch(self, topic: str) -> list[Any]:
         """Subscribe to a topic; return the list that its values come to."""
         self.driver.peer.tell(Subscribe(topic))
@@ -203,6 +223,7 @@ class Plane:
         caller = await self.join("replica", process.spec.name)
         caller.hangs = version in self.stubborn
         self.replicas[process.spec.name] = caller
+        caller.peer.tell(ReplicaJoined(payload.replica))
         if version in self.broken:
             caller.peer.tell(ReplicaFailed(payload.replica, self.broken[version]))
         elif version not in self.mute:

@@ -272,6 +272,17 @@ async def test_two_applications_fare_apart(plane: Plane) -> None:
     assert plane.status("third") == ""
 
 
+async def test_applications_that_are_deployed_together_are_wanted_all_or_none(plane: Plane) -> None:
+    await plane.ask(Deploy(application(name="old", route_prefix="/old")))
+    good = application(name="good", route_prefix="/good")
+    with pytest.raises(Refused, match='Prefix /old is being used by application "old"'):
+        await plane.ask(Deploy(good, (application(name="third", route_prefix="/old"),)))
+    assert (plane.status("good"), plane.status("third")) == ("", "")
+    await plane.ask(Deploy(good, (application(name="third", route_prefix="/third"),)))
+    await plane.until_status("RUNNING", "good")
+    await plane.until_status("RUNNING", "third")
+
+
 # Races
 
 
@@ -315,7 +326,7 @@ async def test_a_process_that_appears_although_its_start_was_given_up_is_stopped
 async def test_a_constructor_may_fail_before_its_start_is_confirmed(plane: Plane) -> None:
     async def fail_early(spec: ProcessSpec) -> None:
         replica = ReplicaID(spec.name.partition("#")[2], DeploymentID("Model", "shop"))
-        plane.plane.executor.replica_failed(ReplicaFailed(replica, "ValueError: early"))
+        plane.plane.executor.hear(ReplicaFailed(replica, "ValueError: early"), plane.driver.peer)
         await asyncio.sleep(0)
 
     plane.engine.before_start = fail_early
@@ -335,7 +346,7 @@ async def test_a_module_that_cannot_be_imported_fails_the_deploy_with_its_traceb
 
 async def test_what_an_unknown_replica_says_is_ignored(plane: Plane) -> None:
     stranger = ReplicaID("stranger", DeploymentID("Model", "shop"))
-    plane.plane.executor.replica_failed(ReplicaFailed(stranger, "ValueError"))
+    plane.plane.executor.hear(ReplicaFailed(stranger, "ValueError"), plane.driver.peer)
     plane.plane.loop.feed(ReplicaReadied(stranger, "memory:stranger"))
     await rest()
     assert plane.status() == ""

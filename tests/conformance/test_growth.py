@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from statistics import median
 
 from tests.conformance.cases import CHUNKED, TABLE, request
 from tests.conformance.target import Target
@@ -45,6 +46,6 @@ def test_clients_that_break_off_leave_nothing(target: Target) -> None:
         break_off_many(target, chance)
         target.wait_until_quiet(descriptors)
         memory.append(target.memory_bytes())
-    # What a round leaves for a moment is no leak, so the smallest figures are compared.
-    assert min(memory[ROUNDS // 2 :]) - min(memory[: ROUNDS // 2]) < ALLOWED_GROWTH_BYTES, memory
+    # Medians, because one round may find caches not yet full, or leave something for a moment.
+    assert median(memory[ROUNDS // 2 :]) - median(memory[: ROUNDS // 2]) < ALLOWED_GROWTH_BYTES, memory
     target.check_unharmed()

@@ -326,6 +326,18 @@ async def test_nodes_tell_what_they_have(bench: Bench) -> None:
     assert node.node_id
 
 
+async def test_the_living_are_told_with_the_notes_that_they_were_started_with(bench: Bench) -> None:
+    stays = await bench.start("wait", note=b"about it")
+    ends = await bench.start("wait")
+    assert {each.name: each.note for each in await bench.engine.processes()} == {stays: b"about it", ends: b""}
+    await bench.engine.signal(ends, kill=True)
+    await bench.exit_of(ends)
+    (living,) = await bench.engine.processes()
+    (node,) = await bench.engine.nodes()
+    assert (living.name, living.node_id) == (stays, node.node_id)
+    assert living.pid > 0
+
+
 async def test_a_closed_engine_says_nothing_more(bench: Bench) -> None:
     await bench.start("wait")
     await bench.engine.close()

@@ -1,4 +1,4 @@
-"""Every code block of the documentation that says so is run: as an application over HTTP, or as a script."""
+"""Every code block of the documentation that says so is run: as an application over HTTP, a script, or its client."""
 
 import re
 from pathlib import Path
@@ -21,6 +21,9 @@ ASKS = {
     "chat.py": ("/people", "0"),
     "fallback.py": ("/", '["bestsellers"]'),
     "cleanup.py": ("/", "4"),
+    "served.py": ("/?x=3", "9"),
+    "ranked.py": ("/?batch=1", "scored"),
+    "sharded.py": ("/?key=a", "1"),
 }
 
 
@@ -61,6 +64,13 @@ def test_a_block_does_what_the_page_says(block: Block, tmp_path: Path) -> None:
                 assert run.exit_code() == 0, run.output
                 return
         file, *arguments = rest
+        if kind == "client":
+            (tmp_path / "client.py").write_text(block.code)
+            with place.run(f"{file}:app") as run:
+                run.url()
+                with place.start("client.py") as client:
+                    assert client.exit_code() == 0, client.output
+            return
         path, expected = ASKS[file]
         with place.run(f"{file}:app", *[each for each in arguments if "=" in each]) as run:
             assert get(run.url() + path).text == expected

@@ -45,17 +45,13 @@ def kill_agent(run: Run) -> None:
     run.agents()[0].kill()
 
 
-def kill_controller(run: Run) -> None:
-    run.named("controller")[0].kill()
-
-
 def kill_driver_and_agent(run: Run) -> None:
     agent = run.agents()[0]
     run.signal(signal.SIGKILL)
     agent.kill()
 
 
-@pytest.mark.parametrize("end", [interrupt, terminate, kill_driver, kill_agent, kill_controller, kill_driver_and_agent])
+@pytest.mark.parametrize("end", [interrupt, terminate, kill_driver, kill_agent, kill_driver_and_agent])
 def test_nothing_is_left(place: Place, end: Callable[[Run], None]) -> None:
     place.write("family.py", APP)
     segments = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()

@@ -12,7 +12,9 @@ import msgspec
 
 from salver.api.application import Application, parts_of
 from salver.api.deployment import Deployment
+from salver.api.routing import checked_routing
 from salver.handle import DeploymentHandle
+from salver.handle.policies import TWO_CHOICES
 from salver.lib.preloaded import digest_of
 from salver.runtime.ingress import NotPicklable, ingress_of
 from salver.schema.application import (
@@ -22,6 +24,7 @@ from salver.schema.application import (
     ImportedCode,
     PickledCode,
     Preload,
+    RouterSpec,
 )
 from salver.schema.errors import BuildFailed, InvalidOption
 from salver.schema.options import Options
@@ -108,9 +111,10 @@ class _Builder:
         self._check_single_ingress(name, deployment)
         self.specs[name] = DeploymentSpec(
             name=name,
-            code=self._code_of(deployment),
+            code=self._code_of(deployment.name, deployment.func_or_class),
             arguments=arguments,
-            options=deployment.all_options,
+            options=_portable(deployment.all_options),
+            router=self._router_of(name, deployment.all_options),
         )
         self._warn_of_useless_scaling(name, deployment.all_options)
         handle: DeploymentHandle[Any] = DeploymentHandle(name, self._app_name)
@@ -189,16 +193,23 @@ class _Builder:
         )
         return f"{name}_{number}"
 
-    def _code_of(self, deployment: Deployment[Any]) -> CodeRef:
-        code = deployment.func_or_class
+    def _code_of(self, name: str, code: Callable[..., Any]) -> CodeRef:
         path = import_path_of(code)
         if path is not None:
             self._modules[path.module] = None
             return path
-        blob = _pickled_code(deployment.name, code)
+        blob = _pickled_code(name, code)
         digest = digest_of(blob)
         self._blobs[digest] = blob
         return PickledCode(digest)
+
+    def _router_of(self, name: str, options: Options) -> RouterSpec | None:
+        found, kwargs = checked_routing(options.request_router_config)
+        if isinstance(found, str):
+            return None if found == TWO_CHOICES else RouterSpec(policy=found, kwargs=kwargs)
+        code = self._code_of(name, found)
+        blob = self._blobs[code.digest] if isinstance(code, PickledCode) else b""
+        return RouterSpec(code=code, blob=blob, kwargs=kwargs)
 
 
 class _ArgumentPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -240,6 +251,16 @@ def import_path_of(code: Callable[..., Any]) -> ImportedCode | None:
     if found is code or (isinstance(found, Deployment) and found.func_or_class is code):
         return ImportedCode(module_name, qualname)
     return None
+
+
+def _portable(options: Options) -> Options:
+    """Return options without classes; what travels of those is told apart from them."""
+    config = options.request_router_config
+    if config is None or isinstance(config.request_router_class, str):
+        return options
+    code = config.request_router_class
+    named = msgspec.structs.replace(config, request_router_class=f"{code.__module__}:{code.__qualname__}")
+    return msgspec.structs.replace(options, request_router_config=named)
 
 
 def _pickled_code(name: str, code: Callable[..., Any]) -> bytes:

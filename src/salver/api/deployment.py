@@ -2,25 +2,56 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from salver.api.application import Application
+from salver.api.routing import checked_routing
 from salver.schema.errors import InvalidOption
-from salver.schema.options import ActorOptions, BackpressureConfig, OptionChanges, Options, validated, with_aliases
+from salver.schema.options import (
+    ActorOptions,
+    BackpressureConfig,
+    OptionChanges,
+    Options,
+    RequestRouterConfig,
+    validated,
+    with_aliases,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Never
 
+    import typing_extensions
+
+    Code_co = typing_extensions.TypeVar("Code_co", bound=Callable[..., Any], covariant=True, default=Any)
+else:
+    Code_co = TypeVar("Code_co", covariant=True)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type[Any])
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Deployment(Generic[T]):
+class Deployment(Generic[Code_co]):
     """A class or function with the options it is to be served with; made by `@serve.deployment`.
 
     It is never changed: `options` returns a copy, `bind` an `Application`.
     """
 
-    _func_or_class: Callable[..., T]
+    _func_or_class: Code_co
     _name: str
     _changes: "Mapping[str, Any]"
     _options: Options
@@ -49,7 +80,7 @@ class Deployment(Generic[T]):
         return {}
 
     @property
-    def func_or_class(self) -> Callable[..., T]:
+    def func_or_class(self) -> Code_co:
         """Return what was decorated, as it was."""
         return self._func_or_class
 
@@ -79,6 +110,11 @@ class Deployment(Generic[T]):
         return self._options.backpressure_config or BackpressureConfig()
 
     @property
+    def request_router_config(self) -> RequestRouterConfig:
+        """Return how its callers choose among the replicas."""
+        return self._options.request_router_config or RequestRouterConfig()
+
+    @property
     def user_config(self) -> Any:
         """Return what `reconfigure` is called with."""
         return self._options.user_config
@@ -88,13 +124,28 @@ class Deployment(Generic[T]):
         """Return the resources of each replica."""
         return self._options.ray_actor_options
 
+    @overload
+    def options(
+        self, func_or_class: None = None, *, name: str | None = None, **changes: Unpack[OptionChanges]
+    ) -> Self: ...
+
+    @overload
+    def options(
+        self, func_or_class: Class, *, name: str | None = None, **changes: Unpack[OptionChanges]
+    ) -> "Deployment[Class]": ...
+
+    @overload
+    def options(
+        self, func_or_class: Function, *, name: str | None = None, **changes: Unpack[OptionChanges]
+    ) -> "FunctionDeployment[Function]": ...
+
     def options(
         self,
         func_or_class: Callable[..., Any] | None = None,
         *,
         name: str | None = None,
         **changes: Unpack[OptionChanges],
-    ) -> "Deployment[T]":
+    ) -> "Deployment[Any]":
         """Return a copy with some options changed; the others stay.
 
         Args:
@@ -112,14 +163,8 @@ class Deployment(Generic[T]):
             _merged(self._changes, with_aliases(cast("Mapping[str, Any]", changes))),
         )
 
-    def bind(self, *args: Any, **kwargs: Any) -> Application:
-        """Bind constructor arguments; bound deployments among them arrive as handles, at any depth.
-
-        Raises:
-            InvalidOption: The deployment is a function, which takes no constructor arguments.
-        """
-        if not isinstance(self._func_or_class, type) and (args or kwargs):
-            raise InvalidOption(f"init_args not supported for function deployments ('{self._name}' is a function).")
+    def bind(self: "Deployment[Callable[P, T]]", *args: P.args, **kwargs: P.kwargs) -> Application[T]:
+        """Bind constructor arguments; bound deployments among them arrive as handles, at any depth."""
         return Application(self, args, kwargs)
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
@@ -144,26 +189,54 @@ class Deployment(Generic[T]):
         return f"Deployment(name={self._name})"
 
 
-@overload
-def deployment(
-    _func_or_class: Callable[..., T], /, *, name: str | None = None, **options: Unpack[OptionChanges]
-) -> Deployment[T]: ...
+class FunctionDeployment(Deployment[Code_co]):
+    """A function with the options it is to be served with."""
+
+    def bind(self, *args: "Never", **kwargs: "Never") -> Application[Code_co]:
+        """Make an application of it.
+
+        Raises:
+            InvalidOption: There are arguments, for which a function has no constructor.
+        """
+        if args or kwargs:
+            raise InvalidOption(f"init_args not supported for function deployments ('{self._name}' is a function).")
+        return Application(self, args, kwargs)
+
+
+class Decorator(Protocol):
+    """What `@deployment(...)` with options is, to type checkers."""
+
+    @overload
+    def __call__(self, func_or_class: Class, /) -> Deployment[Class]: ...
+
+    @overload
+    def __call__(self, func_or_class: Function, /) -> FunctionDeployment[Function]: ...
 
 
 @overload
 def deployment(
-    *, name: str | None = None, **options: Unpack[OptionChanges]
-) -> Callable[[Callable[..., T]], Deployment[T]]: ...
+    _func_or_class: Class, /, *, name: str | None = None, **options: Unpack[OptionChanges]
+) -> Deployment[Class]: ...
+
+
+@overload
+def deployment(
+    _func_or_class: Function, /, *, name: str | None = None, **options: Unpack[OptionChanges]
+) -> FunctionDeployment[Function]: ...
+
+
+@overload
+def deployment(*, name: str | None = None, **options: Unpack[OptionChanges]) -> Decorator: ...
 
 
 def deployment(
-    _func_or_class: Callable[..., T] | None = None,
+    _func_or_class: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
     **options: Unpack[OptionChanges],
-) -> Deployment[T] | Callable[[Callable[..., T]], Deployment[T]]:
-    """Make a deployment of a class or function; used bare or with options.
+) -> Any:
+    """Make a deployment of a class or function; used bare or with options, as a decorator or as a call.
 
     Args:
         name: The deployment's name; the class's or function's unless given. '#' is not allowed.
@@ -171,13 +244,14 @@ def deployment(
 
     Raises:
         InvalidOption: A value is not allowed.
+        ModuleNotFoundError: The module of `request_router_config` does not exist.
         TypeError: There is no such option, or what is decorated is neither a class nor a function.
     """
     changes = with_aliases(cast("Mapping[str, Any]", options))
-    validated(changes)
+    checked_routing(validated(changes).request_router_config)
     checked = None if name is None else _checked_name(name)
 
-    def decorate(func_or_class: Callable[..., T]) -> Deployment[T]:
+    def decorate(func_or_class: Callable[..., Any]) -> Deployment[Any]:
         code = _checked_code(func_or_class)
         own = getattr(code, "__name__", type(code).__name__)
         return _made(code, own if checked is None else checked, changes)
@@ -185,11 +259,12 @@ def deployment(
     return decorate if _func_or_class is None else decorate(_func_or_class)
 
 
-def _made(code: Callable[..., T], name: str, changes: "Mapping[str, Any]") -> Deployment[T]:
-    made: Deployment[T] = object.__new__(Deployment)
+def _made(code: Callable[..., Any], name: str, changes: "Mapping[str, Any]") -> Deployment[Any]:
+    made: Deployment[Any] = object.__new__(Deployment if isinstance(code, type) else FunctionDeployment)
     made._func_or_class = code
     made._name = name
     made._options = validated(changes)
+    checked_routing(made._options.request_router_config)
     # Copied, so that the user's own dictionaries may change later.
     made._changes = deepcopy(dict(changes))
     made.__doc__ = code.__doc__

@@ -7,13 +7,16 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
 
+from salver.api.client import Client
 from salver.api.instance import Declared, Instance, Report
+from salver.engine.instances import Found
 from salver.handle.session import set_session
+from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import InstanceEnded, Notice, Output
 
@@ -21,10 +24,15 @@ T = TypeVar("T")
 
 
 class Driver:
-    """Runs an `Instance` on a background thread, for callers that block."""
+    """Runs an `Instance`, or a `Client` of one, on a background thread, for callers that block.
 
-    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    Attributes:
+        owns: The instance was started by this process and ends with it.
+    """
+
+    def __init__(self, instance: Client, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
         self.instance = instance
+        self.owns = not instance.is_guest
         self._loop = loop
         self._thread = thread
         self._pid = os.getpid()
@@ -32,20 +40,29 @@ class Driver:
     @classmethod
     def launch(cls, http: HTTPOptions, machine: Declared) -> "Driver":
         """Start an instance; see `Instance.launch`."""
+        return cls._begin(lambda: Instance.launch(http, print_report, machine))
+
+    @classmethod
+    def connect(cls, found: Found) -> "Driver":
+        """Connect to a running instance; see `Client.connect`."""
+        return cls._begin(lambda: Client.connect(found))
+
+    @classmethod
+    def _begin(cls, make: Callable[[], Awaitable[Client]]) -> "Driver":
         loop = uvloop.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="salver", daemon=True)
         thread.start()
-        made: list[Instance] = []
+        made: list[Client] = []
 
-        async def launch_instance() -> None:
-            made.append(await Instance.launch(http, print_report, machine))
+        async def make_it() -> None:
+            made.append(await make())
 
-        launching = asyncio.run_coroutine_threadsafe(launch_instance(), loop)
+        making = asyncio.run_coroutine_threadsafe(make_it(), loop)
         try:
-            launching.result()
+            making.result()
             driver = cls(made[0], loop, thread)
         except BaseException:
-            launching.cancel()
+            making.cancel()
             asyncio.run_coroutine_threadsafe(_undo(made), loop).result()
             _end(loop, thread)
             raise
@@ -89,7 +106,7 @@ def _wait(future: concurrent.futures.Future[T]) -> T:
         raise
 
 
-async def _undo(made: list[Instance]) -> None:
+async def _undo(made: list[Client]) -> None:
     """Return when nothing is left of an instance that Ctrl-C came for while it was started, or just after."""
     for each in made:
         await each.stop(drain=False)
@@ -105,6 +122,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 class _Current:
     driver: Driver | None = None
+    stops_at_exit = False
 
 
 def find_driver() -> Driver | None:
@@ -117,17 +135,39 @@ def ensure_driver(http: HTTPOptions, machine: Declared) -> Driver:
     """Return this process's driver, starting an instance where none runs."""
     driver = find_driver()
     if driver is None:
-        if _Current.driver is None:
-            atexit.register(stop_driver)
-        driver = _Current.driver = Driver.launch(http, machine)
+        if _Current.driver is not None and not _Current.driver.owns:
+            raise SalverError(
+                "The instance that this process was connected to has ended. serve.connect() finds another; "
+                "serve.shutdown() before serve.run() starts one here."
+            )
+        driver = _take(Driver.launch(http, machine))
     return driver
 
 
-def stop_driver() -> None:
-    """End this process's instance, if one runs."""
-    driver, _Current.driver = _Current.driver, None
-    if driver is not None:
-        driver.stop()
+def connect_driver(found: Found) -> Driver:
+    """Return a driver that is connected to a running instance; this process has none that is alive."""
+    stop_driver()
+    return _take(Driver.connect(found))
+
+
+def stop_driver(which: Driver | None = None) -> None:
+    """End this process's instance, or leave the one that it is connected to, if there is one.
+
+    Args:
+        which: Only if it is this one.
+    """
+    if which is None or which is _Current.driver:
+        driver, _Current.driver = _Current.driver, None
+        if driver is not None:
+            driver.stop()
+
+
+def _take(driver: Driver) -> Driver:
+    if not _Current.stops_at_exit:
+        _Current.stops_at_exit = True
+        atexit.register(stop_driver)
+    _Current.driver = driver
+    return driver
 
 
 def print_report(report: Report) -> None:

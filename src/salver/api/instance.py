@@ -14,38 +14,25 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from salver.api.client import Client, either
 from salver.engine import instances
-from salver.handle.link import ControllerLink
-from salver.handle.routers import Routers
-from salver.handle.session import Session
 from salver.lib.clock import MonotonicClock
-from salver.lib.tasks import Tasks
-from salver.schema.application import ApplicationSpec, Preload
 from salver.schema.conversion import converted, nearest
-from salver.schema.errors import Disconnected, ProtocolError, SalverError
+from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.messages import (
-    STATUS_TOPIC,
     AgentFailed,
     AgentOptions,
     AgentReady,
-    BuildAndDeploy,
-    Delete,
-    Deploy,
     Done,
-    GetStatus,
     InstanceEnded,
     Message,
     Notice,
     Output,
     Shutdown,
-    Status,
-    StatusReport,
     StopInstance,
-    TopicValue,
 )
 from salver.schema.settings import inherited_environment, read_settings
-from salver.schema.status import ApplicationStatus, ApplicationStatusOverview, ProxyStatus, ServeStatus
 from salver.transport.first_word import send_first_word
 from salver.transport.peer import Peer
 from salver.transport.sockets import adopt
@@ -62,10 +49,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _AGENT = "from salver.processes.agent import main; main()"
 _Amount = Annotated[float, Meta(ge=0)]
-
-
-class DeployFailed(SalverError, RuntimeError):
-    """An application could not be deployed; the message has the reason, with the user's own traceback."""
 
 
 class Declared(NamedTuple):
@@ -105,31 +88,21 @@ def declared(machine: Mapping[str, Any]) -> Declared:
     return Declared(**{name: converted(name, value, _DECLARED_TYPES[name]) for name, value in machine.items()})
 
 
-class Instance:
-    """A running instance that this process started, and that ends with it.
+class Instance(Client):
+    """A running instance that this process started, and that ends with it."""
 
-    Attributes:
-        http: The options its proxy was started with.
-        http_url: Where its proxy listens, or None without one.
-        session: For handles.
-        ended: Done when the instance is gone; its result is the reason.
-    """
+    is_guest = False
+    http: HTTPOptions
 
     def __init__(self, directory: Path, lock_fd: int, http: HTTPOptions, on_report: OnReport) -> None:
+        super().__init__()
         self.http = http
         self._directory = directory
         self._lock_fd: int | None = lock_fd
         self._on_report = on_report
-        self.tasks = Tasks(on_error=_complain)
-        self._agent = Peer(self, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
         self._process: subprocess.Popen[bytes]
         self._ready: asyncio.Future[AgentReady] = asyncio.get_running_loop().create_future()
-        self._link: ControllerLink
-        self._reason = ""
         self._stopping = False
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.http_url: str | None = None
-        self.session: Session
 
     @classmethod
     async def launch(
@@ -168,82 +141,6 @@ class Instance:
             raise
         return instance
 
-    async def deploy(self, spec: ApplicationSpec) -> None:
-        """Deploy a built application; returns when the wish is saved."""
-        await self._link.ask(Deploy(spec), Done)
-
-    async def build_and_deploy(
-        self, import_path: str, arguments: Mapping[str, str], *, name: str, route_prefix: str | None, preload: Preload
-    ) -> None:
-        """Build an application from an import path and deploy it; returns when its code is in memory."""
-        order = BuildAndDeploy(
-            import_path=import_path, arguments=dict(arguments), name=name, route_prefix=route_prefix, preload=preload
-        )
-        await self._link.ask(order, Done)
-
-    async def until_running(self, name: str, on_status: Callable[[ServeStatus], None] | None = None) -> None:
-        """Wait until an application runs and the proxy serves it.
-
-        Args:
-            on_status: Hears each status on the way.
-
-        Raises:
-            DeployFailed: It failed.
-            Disconnected: The instance is gone.
-        """
-
-        def look(status: ServeStatus) -> bool:
-            if on_status is not None:
-                on_status(status)
-            return _runs(name, status)
-
-        await self._until(look)
-
-    async def until_proxies_serve(self, timeout_s: float) -> None:
-        """Wait until the proxy accepts connections; returns at once where there is none.
-
-        Raises:
-            TimeoutError: It did not in time.
-            Disconnected: The instance is gone.
-        """
-        if self.http_url is not None:
-            serving = self._until(lambda status: bool(status.proxies) and _proxies_serve(status))
-            await asyncio.wait_for(serving, timeout_s)
-
-    async def _until(self, look: Callable[[ServeStatus], bool]) -> None:
-        """Wait until a status looks right; what `look` raises passes through."""
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_value(value: TopicValue) -> None:
-            if not isinstance(value, Status) or settled.done():
-                return
-            try:
-                if look(value.status):
-                    settled.set_result(None)
-            except SalverError as error:
-                settled.set_exception(error)
-
-        self._link.subscribe(STATUS_TOPIC, on_value)
-        try:
-            await _either(settled, self.ended)
-        finally:
-            self._link.unsubscribe(STATUS_TOPIC, on_value)
-        if not settled.done():
-            raise Disconnected(self._reason or "the instance ended")
-        settled.result()
-
-    def watch_status(self, on_status: Callable[[ServeStatus], None]) -> None:
-        """Call back with the status now and at each change."""
-        self._link.subscribe(STATUS_TOPIC, lambda value: on_status(value.status) if isinstance(value, Status) else None)
-
-    async def status(self) -> ServeStatus:
-        """Return the status of the instance."""
-        return (await self._link.ask(GetStatus(), StatusReport)).status
-
-    async def delete(self, name: str) -> None:
-        """Drain and remove an application; returns when it is gone."""
-        await self._link.ask(Delete(name), Done)
-
     async def stop(self, *, drain: bool = True) -> None:
         """End the instance; with `drain`, requests that run are finished first, for as long as their options say."""
         if self._stopping:
@@ -281,26 +178,18 @@ class Instance:
         theirs.close()
         ours.setblocking(False)
         await adopt(ours, self._agent)
-        await _either(self._ready, self.ended, timeout_s=START_TIMEOUT_S)
+        await either(self._ready, self.ended, timeout_s=START_TIMEOUT_S)
         if not self._ready.done():
             raise SalverError(self._reason or f"The instance did not start within {START_TIMEOUT_S:g}s.")
         ready = self._ready.result()
         self._release_lock()
-        if ready.http_host is not None:
-            host = f"[{ready.http_host}]" if ":" in ready.http_host else ready.http_host
-            self.http_url = f"{self.http.scheme}://{host}:{ready.http_port}"
-        self._link = ControllerLink(role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
-        await self._link.connect(ready.controller_address)
-        routers = Routers(self._link, role="driver", name=f"driver-{os.getpid()}", tasks=self.tasks)
-        self.session = Session(asyncio.get_running_loop(), self._link, routers, ready.controller_address)
+        if ready.http_host is not None and ready.http_port is not None:
+            self.http_url = self.http.url_at(ready.http_host, ready.http_port)
+        await self._join(ready.controller_address)
 
     async def _make_sure_it_is_gone(self) -> None:
         """End what an agent that died could not end itself."""
-        if hasattr(self, "session"):
-            self.session.closed = True
-            self.session.routers.close()
-            self._link.close()
-        self._agent.close()
+        self._leave()
         process = getattr(self, "_process", None)
         if process is not None:
             await _until_exited(process, GONE_TIMEOUT_S)
@@ -318,10 +207,6 @@ class Instance:
 
     # Office
 
-    async def on_ask(self, peer: Peer, message: Message) -> Message:
-        """An agent asks its driver nothing; part of Office."""
-        raise ProtocolError(f"a driver does not answer {type(message).__name__}")
-
     def on_tell(self, peer: Peer, message: Message) -> None:
         """Hear the agent; part of Office."""
         match message:
@@ -337,13 +222,12 @@ class Instance:
 
     def on_gone(self, peer: Peer) -> None:
         """The agent is gone, and with it the instance; part of Office."""
+        if hasattr(self, "session"):
+            # No other controller will come.
+            self._link.close()
         if not self.ended.done() and not self._stopping:
             self._reason = self._reason or "The agent died."
             self.ended.set_result(self._reason)
-
-
-async def _either(first: asyncio.Future[Any], second: asyncio.Future[Any], timeout_s: float | None = None) -> None:
-    await asyncio.wait({first, second}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _until_exited(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
@@ -352,34 +236,3 @@ async def _until_exited(process: "subprocess.Popen[bytes]", timeout_s: float) ->
     deadline = clock.now() + timeout_s
     while process.poll() is None and clock.now() < deadline:
         await clock.sleep_until(clock.now() + EXIT_POLL_S)
-
-
-def _runs(name: str, status: ServeStatus) -> bool:
-    application = status.applications.get(name)
-    if application is not None and application.status is ApplicationStatus.DEPLOY_FAILED:
-        raise DeployFailed(failure_text(name, application))
-    return application is not None and application.status is ApplicationStatus.RUNNING and _proxies_serve(status)
-
-
-def _proxies_serve(status: ServeStatus) -> bool:
-    return all(each is ProxyStatus.HEALTHY for each in status.proxies.values())
-
-
-def url_of(http_url: str, route_prefix: str | None) -> str:
-    """Return where an application answers."""
-    prefix = (route_prefix or "/").rstrip("/")
-    return f"{http_url}{prefix or '/'}"
-
-
-def failure_text(name: str, application: ApplicationStatusOverview) -> str:
-    """Return why an application failed: its own message, and those of its failed deployments."""
-    details = [
-        f"{deployment}: {each.message}"
-        for deployment, each in application.deployments.items()
-        if each.message and each.status.value == "DEPLOY_FAILED"
-    ]
-    return "\n".join([f"Deploying application {name} failed: {application.message}", *details])
-
-
-def _complain(name: str, error: BaseException) -> None:
-    sys.excepthook(type(error), error, error.__traceback__)

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from salver.api.application import Application, parts_of
-from salver.api.build import build, checked_app_name, checked_route_prefix
+from salver.api.build import build
+from salver.api.client import url_of
 from salver.api.driver import Driver, ensure_driver, find_driver, stop_driver
-from salver.api.instance import Declared, declared, url_of
+from salver.api.instance import Declared, declared
+from salver.api.run_target import RunTarget, checked
 from salver.handle import DeploymentHandle
 from salver.handle.link import ControllerLink
 from salver.handle.session import Session, find_session
@@ -68,18 +70,18 @@ def start(
     driver = find_driver()
     if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
-        if http_options is not None:
+        if http_options is not None and driver.instance.http is not None:
             _warn_of_differences(driver.instance.http, options)
     elif find_session() is None:
         _start(options, own_machine)
 
 
 def run(
-    target: Application,
+    target: Application[T],
     blocking: bool = False,
     name: str = DEFAULT_APP_NAME,
     route_prefix: str | None = "/",
-) -> DeploymentHandle[Any]:
+) -> DeploymentHandle[T]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
     Args:
@@ -94,26 +96,48 @@ def run(
         RuntimeError: It failed to deploy; the message has the reason, with the traceback of the user's code.
         SalverError: Another application has the route prefix, or the instance could not start.
     """
-    if not isinstance(target, Application):
-        raise TypeError(
-            f"`serve.run` expects an `Application` returned by `Deployment.bind()`, got {type(target).__name__}."
-        )
-    checked_app_name(name)
-    checked_route_prefix(route_prefix)
+    (handle,) = run_many([RunTarget(target, name, route_prefix)], blocking)
+    return handle
+
+
+def run_many(
+    targets: Sequence[RunTarget],
+    blocking: bool = False,
+    wait_for_ingress_deployment_creation: bool = True,
+    wait_for_applications_running: bool = True,
+) -> list[DeploymentHandle[Any]]:
+    """Deploy several applications at once, wait until they run, and return the handles to their ingresses, in order.
+
+    Nothing is changed if one of them is refused.
+
+    Args:
+        targets: The applications.
+        blocking: Stay until Ctrl-C.
+        wait_for_ingress_deployment_creation: Changes nothing: the deployments are known when this returns.
+        wait_for_applications_running: False returns as soon as the applications are wanted.
+
+    Raises:
+        ValueError: There is no target; or, as `InvalidOption`, a name or a route prefix is not allowed or there twice.
+        TypeError: A target is no application.
+        RuntimeError: One failed to deploy; the message has the reason, with the traceback of the user's code.
+        SalverError: Another application has the route prefix, or the instance could not start.
+    """
+    targets = checked(targets)
     if (what := loading()) is not None:
         logger.info("serve.run() in %s is left out while it is imported.", what)
-        return DeploymentHandle(parts_of(target)[0].name, name)
+        return [DeploymentHandle(parts_of(each.target)[0].name, each.name) for each in targets]
     if find_replica_context() is not None:
         raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
-    spec = build(target, name=name, route_prefix=route_prefix)
+    specs = [build(each.target, name=each.name, route_prefix=each.route_prefix) for each in targets]
     set_up_logging(read_settings().log_level)
     driver = find_driver() or _start(_default_http(), Declared())
-    driver.call(_deploy_and_wait(driver, spec))
-    url = driver.instance.http_url
-    logger.info("Application '%s' is ready%s", name, f" at {url_of(url, route_prefix)}" if url and route_prefix else "")
+    driver.call(_deploy(driver, specs, wait=wait_for_applications_running))
+    if wait_for_applications_running:
+        for each in targets:
+            _say_ready(driver.instance.http_url, each)
     if blocking:
         driver.call(_until_ended(driver))
-    return DeploymentHandle(spec.ingress, name)
+    return [DeploymentHandle(each.ingress, each.name) for each in specs]
 
 
 def delete(name: str, _blocking: bool = True) -> None:
@@ -142,7 +166,10 @@ def status() -> ServeStatus:
 
 
 def shutdown() -> None:
-    """Drain and remove every application and end the instance; does nothing where nothing runs."""
+    """Drain and remove every application and end the instance; does nothing where nothing runs.
+
+    A process that is only connected to an instance leaves it, and it goes on.
+    """
     if find_driver() is None:
         logger.info("Nothing to shut down: no Serve instance runs here.")
     stop_driver()
@@ -221,9 +248,15 @@ def _session() -> Session:
     return session
 
 
-async def _deploy_and_wait(driver: Driver, spec: ApplicationSpec) -> None:
-    await driver.instance.deploy(spec)
-    await driver.instance.until_running(spec.name)
+async def _deploy(driver: Driver, specs: Sequence[ApplicationSpec], *, wait: bool) -> None:
+    await driver.instance.deploy(*specs)
+    if wait:
+        await driver.instance.until_running(*(each.name for each in specs))
+
+
+def _say_ready(url: str | None, target: RunTarget) -> None:
+    where = f" at {url_of(url, target.route_prefix)}" if url and target.route_prefix else ""
+    logger.info("Application '%s' is ready%s", target.name, where)
 
 
 async def _until_ended(driver: Driver) -> None:

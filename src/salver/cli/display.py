@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
-from salver.api.instance import Report, url_of
+from salver.api.client import url_of
+from salver.api.instance import Report
 from salver.schema.messages import InstanceEnded, Notice, Output
 from salver.schema.status import ApplicationStatus, ServeStatus
 

@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from salver.api.instance import url_of
+from salver.api.client import url_of
 from salver.cli.display import Display, Now
 from salver.schema.status import (
     ApplicationStatus,

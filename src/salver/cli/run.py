@@ -239,7 +239,7 @@ class _Run:
             route_prefix=order.route_prefix,
             preload=order.preload,
         )
-        await instance.until_running(order.name, self._display.status)
+        await instance.until_running(order.name, on_status=self._display.status)
 
     async def _reload(self, instance: Instance) -> None:
         """Deploy again at each change of a file, for ever; without --reload only wait."""

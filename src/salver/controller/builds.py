@@ -1,12 +1,12 @@
 """Applications that are being built from an import path, each by a process of its own."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
 import msgspec
 
-from salver.controller.launch import preload_for
+from salver.controller.launch import number_in, preload_for
 from salver.engine.base import Engine, Exit, ProcessSpec
 from salver.lib.importing import ImportFailed, parse_target
 from salver.lib.tasks import Tasks
@@ -14,7 +14,7 @@ from salver.schema.application import Preload
 from salver.schema.errors import BuildFailed, ResourcesUnavailable, SalverError, StartFailed
 from salver.schema.messages import BuildAndDeploy
 from salver.schema.options import ActorOptions
-from salver.schema.process_payloads import BuilderPayload
+from salver.schema.process_payloads import BuilderNote, BuilderPayload
 
 BUILDER_ENTRY = "salver.processes.builder:main"
 
@@ -38,6 +38,11 @@ class Builds:
         self._numbers = count(1)
         self._building: dict[str, str] = {}
         """Application by its builder's process name."""
+
+    def adopt(self, builders: Mapping[str, str]) -> None:
+        """Wait for the builders that an earlier controller started: applications by process name."""
+        self._building.update(builders)
+        self._numbers = count(1 + max((number_in(each) for each in builders), default=0))
 
     def builder_for(self, order: BuildAndDeploy) -> ProcessSpec:
         """Return the process that builds an application.
@@ -64,6 +69,7 @@ class Builds:
             entry=BUILDER_ENTRY,
             payload=msgspec.msgpack.encode(payload),
             preload=preload_for(order.preload, ActorOptions()),
+            note=msgspec.msgpack.encode(BuilderNote(order.name)),
         )
 
     async def start(self, application: str, builder: ProcessSpec, stale: Iterable[Preload]) -> None:

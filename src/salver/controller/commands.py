@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from salver.controller.desired import Wish
-from salver.schema.ids import ReplicaID
+from salver.schema.ids import ReplicaID, ReplicaRank
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,21 @@ class DrainReplica:
 
 
 @dataclass(frozen=True)
+class SuspectReplica:
+    """Note that nothing was heard of a replica for long."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class RetireReplica:
+    """Give up a replica that is ill: let it finish what it has, taking nothing new."""
+
+    replica: ReplicaID
+    reason: str
+
+
+@dataclass(frozen=True)
 class StopReplica:
     """Ask a replica's process to end."""
 
@@ -34,4 +49,13 @@ class KillReplica:
     replica: ReplicaID
 
 
-Command = StartReplica | DrainReplica | StopReplica | KillReplica
+@dataclass(frozen=True)
+class SendRank:
+    """Tell a replica its rank, and how many replicas are wanted."""
+
+    replica: ReplicaID
+    rank: ReplicaRank
+    world_size: int
+
+
+Command = StartReplica | SendRank | DrainReplica | SuspectReplica | RetireReplica | StopReplica | KillReplica

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterable
 
+import msgspec
+
 from salver.controller.builds import Builds
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.desired import Wish
@@ -33,7 +35,10 @@ from salver.schema.messages import (
     ProxyLeaving,
     ProxyReady,
     ReplicaFailed,
+    ReplicaHealth,
+    ReplicaJoined,
     ReplicaReady,
+    ReplicaReport,
     Shutdown,
     Status,
     StatusReport,
@@ -42,6 +47,7 @@ from salver.schema.messages import (
     Unsubscribe,
 )
 from salver.schema.options import ActorOptions
+from salver.schema.process_payloads import BuilderNote, Note, ProxyNote, ReplicaNote
 from salver.schema.status import ApplicationStatus
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.peer import Peer
@@ -84,17 +90,37 @@ class Controller:
         """An application could not be built; an earlier version of it runs on."""
         self._publisher.build_changed(name, ApplicationStatus.DEPLOY_FAILED, reason, wall_time_s())
 
+    async def recover(self) -> None:
+        """Take over from an earlier controller, if there was one: its wishes, and the processes that live."""
+        for wanted in self._checkpoint.load():
+            self._desired.applications[wanted.spec.name] = wanted
+        living = {each.name: each for each in await self._engine.processes() if each.note}
+        notes = {name: msgspec.msgpack.decode(each.note, type=Note) for name, each in living.items()}
+        for name, note in notes.items():
+            if isinstance(note, ReplicaNote):
+                self._plane.executor.adopt(living[name], note)
+        self._proxies.adopt(living, {name: each for name, each in notes.items() if isinstance(each, ProxyNote)})
+        builders = {name: each.application for name, each in notes.items() if isinstance(each, BuilderNote)}
+        self._builds.adopt(builders)
+        for application in builders.values():
+            self._publisher.build_changed(application, ApplicationStatus.DEPLOYING, "", wall_time_s())
+        # What was found comes before what is wanted, or it would be made once more.
+        self._plane.loop.tick()
+        self._wish_changed({wish.id for wish in self._desired.wishes()})
+
     # Office
 
     async def on_ask(self, peer: Peer, message: Message) -> Message:
         """Answer a question; part of Office."""
         match message:
             case GetStatus():
-                return StatusReport(self._publisher.status())
+                return StatusReport(self._publisher.detailed_status())
             case FindApplication():
                 return self._find(message.name)
             case Built() | BuildError():
                 await self._built(peer, message)
+            case ReplicaHealth():
+                self._plane.executor.hear(message, peer)
             case _:
                 await self._obey(message)
         return Done()
@@ -106,10 +132,10 @@ class Controller:
                 self._plane.snapshots.subscribe(peer, message.topic, self._unpublished(message.topic))
             case Unsubscribe():
                 self._plane.snapshots.unsubscribe(peer, message.topic)
-            case ReplicaReady():
-                self._plane.executor.replica_ready(message, peer)
-            case ReplicaFailed():
-                self._plane.executor.replica_failed(message)
+            case ReplicaJoined() | ReplicaReady() | ReplicaHealth() | ReplicaFailed():
+                self._plane.executor.hear(message, peer)
+            case ReplicaReport():
+                self._plane.reports.take(message)
             case ProxyReady():
                 self._proxies.ready(peer)
             case ProxyLeaving():
@@ -126,7 +152,7 @@ class Controller:
     async def _obey(self, message: Message) -> None:
         match message:
             case Deploy():
-                await self._deploy(message.application)
+                await self._deploy(message.application, *message.others)
             case BuildAndDeploy():
                 await self._build(message)
             case Delete():
@@ -136,13 +162,22 @@ class Controller:
             case _:
                 raise ProtocolError(f"a controller does not answer {type(message).__name__}")
 
-    async def _deploy(self, spec: ApplicationSpec) -> None:
-        turn = self._take_turn(spec.name)
-        await self._check_resources(spec)
-        if self._turns[spec.name] != turn:
-            raise SalverError(f"Application '{spec.name}' was deployed anew or deleted while it was being deployed.")
-        self._builds.abandon(spec.name)
-        await self._want(spec)
+    async def _deploy(self, *specs: ApplicationSpec) -> None:
+        turns = {spec.name: self._take_turn(spec.name) for spec in specs}
+        await self._check_resources(*specs)
+        # All are looked at before any is wanted.
+        for spec in specs:
+            if self._turns[spec.name] != turns[spec.name]:
+                raise SalverError(
+                    f"Application '{spec.name}' was deployed anew or deleted while it was being deployed."
+                )
+            self._desired.check_prefix(spec.name, spec.route_prefix)
+        replaced = []
+        for spec in specs:
+            self._builds.abandon(spec.name)
+            replaced.append(self._want(spec))
+        for old in replaced:
+            await self._release(old)
 
     async def _build(self, order: BuildAndDeploy) -> None:
         if not order.name:
@@ -166,7 +201,7 @@ class Controller:
                 raise BuildFailed(message.reason)
             await self._check_resources(message.application)
             if self._builds.stands(process):
-                await self._want(message.application)
+                await self._release(self._want(message.application))
         except SalverError as error:
             if self._builds.stands(process):
                 self.build_failed(message.name, str(error))
@@ -203,7 +238,8 @@ class Controller:
         turn = self._turns[name] = self._turns.get(name, 0) + 1
         return turn
 
-    async def _want(self, spec: ApplicationSpec) -> None:
+    def _want(self, spec: ApplicationSpec) -> ApplicationSpec | None:
+        """Make an application the wish; return the one that it replaces."""
         old = self._desired.applications.get(spec.name)
         touched = self._desired.deploy(spec, wall_time_s())
         self._checkpoint.save(self._desired.applications[spec.name])
@@ -211,8 +247,7 @@ class Controller:
         self._publisher.build_over(spec.name)
         for warning in spec.warnings:
             logger.warning("%s: %s", spec.name, warning)
-        if old is not None:
-            await self._release(old.spec)
+        return None if old is None else old.spec
 
     def _wish_changed(self, touched: set[DeploymentID]) -> None:
         self._publisher.wish_changed(touched)
@@ -224,11 +259,13 @@ class Controller:
         """Say whether a deployment is still there although nobody wants it."""
         return deployment in self._plane.observed.deployments and self._desired.wish_for(deployment) is None
 
-    async def _check_resources(self, spec: ApplicationSpec) -> None:
+    async def _check_resources(self, *specs: ApplicationSpec) -> None:
         if self._engine.grows:
             return
         wishes = [
-            Wish(spec.deployment_id(each.name), each, spec, each.options.initial_replicas) for each in spec.deployments
+            Wish(spec.deployment_id(each.name), each, spec, each.options.initial_replicas)
+            for spec in specs
+            for each in spec.deployments
         ]
         short = shortage(wishes, await self._engine.nodes(), strict_cpus=self._strict_cpus)
         if short is not None:
@@ -243,8 +280,10 @@ class Controller:
                 variants.append(variant)
         return variants
 
-    async def _release(self, spec: ApplicationSpec) -> None:
+    async def _release(self, spec: ApplicationSpec | None) -> None:
         """Let the zygotes of an application go that no other application shares."""
+        if spec is None:
+            return
         kept = [_preload(wish) for wish in self._desired.wishes()]
         for deployment in spec.deployments:
             preload = preload_for(spec.preload, deployment.options.ray_actor_options)
@@ -258,13 +297,13 @@ class Controller:
         names = tuple(each.name for each in wanted.spec.deployments)
         return ApplicationFound(wanted.spec.deployment_id(wanted.spec.ingress), names)
 
-    def _unpublished(self, topic: str) -> TopicValue:
+    def _unpublished(self, topic: str) -> TopicValue | None:
         """Return the value of a topic that is published only where somebody looks, or not at all."""
         if topic == ROUTES_TOPIC:
             return self._desired.routes()
         if topic == STATUS_TOPIC:
             return Status(self._publisher.status())
-        return UNKNOWN
+        return None if self._publisher.holds_back(topic) else UNKNOWN
 
     def _process_exited(self, exit_: Exit) -> None:
         if not self._plane.executor.process_exited(exit_):

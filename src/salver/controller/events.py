@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from salver.schema.ids import DeploymentID, ReplicaID
+from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,18 @@ class WishChanged:
 
 @dataclass(frozen=True)
 class ReplicaLaunched:
-    """A process was ordered for a replica."""
+    """A process was ordered for a replica.
+
+    Attributes:
+        adopted: It was ordered by an earlier controller, and has not said yet what became of it.
+    """
 
     replica: ReplicaID
     version: str
     drain_timeout_s: float
+    silence_allowed_s: float
     resources: Mapping[str, float]
+    adopted: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,23 @@ class ReplicaPlaced:
     replica: ReplicaID
     node_id: str
     pid: int
+
+
+@dataclass(frozen=True)
+class ReplicaAwaitsRank:
+    """The replica's process is connected and waits for its rank, or has one from an earlier controller."""
+
+    replica: ReplicaID
+    rank: ReplicaRank | None = None
+
+
+@dataclass(frozen=True)
+class RankSent:
+    """The replica was told its rank, and how many replicas are wanted."""
+
+    replica: ReplicaID
+    rank: ReplicaRank
+    world_size: int
 
 
 @dataclass(frozen=True)
@@ -51,10 +75,59 @@ class ReplicaStartFailed:
 
 @dataclass(frozen=True)
 class ReplicaReadied:
-    """The replica answers requests."""
+    """The replica answers requests.
+
+    Attributes:
+        rank: The rank that it was told last; None where that is known.
+    """
 
     replica: ReplicaID
     address: str
+    rank: ReplicaRank | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaReported:
+    """The replica said something of itself; fields that are None have not changed."""
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: Mapping[str, float] | None = None
+    autoscaling_stats: Mapping[str, float] | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaHeard:
+    """The replica told how it fares; see `ReplicaHealth`."""
+
+    replica: ReplicaID
+    failures: int
+    reason: str
+    loop_held_s: float
+
+
+@dataclass(frozen=True)
+class ReplicaSuspected:
+    """Nothing was heard of the replica for so long that something may be wrong."""
+
+    replica: ReplicaID
+
+
+@dataclass(frozen=True)
+class ReconfigureFailed:
+    """The user's `reconfigure` raised in a replica that served."""
+
+    replica: ReplicaID
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplicaUnhealthy:
+    """The replica was found to be ill and is being replaced."""
+
+    replica: ReplicaID
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -101,9 +174,16 @@ class ResourcesFreed:
 ReplicaEvent = (
     ReplicaLaunched
     | ReplicaPlaced
+    | ReplicaAwaitsRank
+    | RankSent
     | NoRoomForReplica
     | ReplicaStartFailed
     | ReplicaReadied
+    | ReplicaReported
+    | ReplicaHeard
+    | ReplicaSuspected
+    | ReconfigureFailed
+    | ReplicaUnhealthy
     | DrainBegan
     | StopBegan
     | KillSent

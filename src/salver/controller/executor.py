@@ -4,29 +4,46 @@ import contextlib
 from collections.abc import Callable
 from uuid import uuid4
 
-from salver.controller.commands import Command, DrainReplica, KillReplica, StartReplica, StopReplica
+from salver.controller.commands import (
+    Command,
+    DrainReplica,
+    KillReplica,
+    RetireReplica,
+    SendRank,
+    StartReplica,
+    StopReplica,
+    SuspectReplica,
+)
 from salver.controller.desired import Wish
 from salver.controller.events import (
     DrainBegan,
     Event,
     KillSent,
     NoRoomForReplica,
+    RankSent,
+    ReconfigureFailed,
+    ReplicaAwaitsRank,
     ReplicaDrained,
     ReplicaExited,
+    ReplicaHeard,
     ReplicaLaunched,
     ReplicaPlaced,
     ReplicaReadied,
     ReplicaStartFailed,
+    ReplicaSuspected,
+    ReplicaUnhealthy,
     ResourcesFreed,
     StopBegan,
 )
+from salver.controller.health import silence_allowed_s
 from salver.controller.launch import process_name, replica_process
-from salver.engine.base import Engine, Exit, ProcessSpec
+from salver.engine.base import Engine, Exit, Living, ProcessSpec
 from salver.lib.tasks import Tasks
 from salver.schema.errors import ResourcesUnavailable, SalverError, StartFailed
 from salver.schema.ids import ReplicaID
-from salver.schema.messages import Done, Drain, ReplicaFailed, ReplicaReady
-from salver.transport.peer import Peer
+from salver.schema.messages import Done, Drain, Ranked, ReplicaFailed, ReplicaHealth, ReplicaJoined, ReplicaReady
+from salver.schema.process_payloads import ReplicaNote
+from salver.transport.peer import Peer, Refused
 
 OnEvent = Callable[[Event], None]
 
@@ -66,8 +83,15 @@ class Executor:
             case StartReplica():
                 self._start(command.wish)
             case DrainReplica():
-                self._on_event(DrainBegan(command.replica))
-                self._tasks.start(self._drain(command.replica), name=f"drain {command.replica}")
+                self._begin_drain(command.replica)
+            case RetireReplica():
+                self._on_event(ReplicaUnhealthy(command.replica, command.reason))
+                self._begin_drain(command.replica)
+            case SuspectReplica():
+                self._on_event(ReplicaSuspected(command.replica))
+            case SendRank():
+                self._on_event(RankSent(command.replica, command.rank, command.world_size))
+                self._tasks.start(self._send_rank(command), name=f"rank of {command.replica}")
             case StopReplica():
                 self._on_event(StopBegan(command.replica))
                 self._signal(command.replica, kill=False)
@@ -75,17 +99,40 @@ class Executor:
                 self._on_event(KillSent(command.replica))
                 self._signal(command.replica, kill=True)
 
-    def replica_ready(self, message: ReplicaReady, peer: Peer) -> None:
-        """A replica reports ready."""
-        if process_name(message.replica) in self._by_process:
-            self._peers[message.replica] = peer
-            self._on_event(ReplicaReadied(message.replica, message.address))
+    def adopt(self, process: Living, note: ReplicaNote) -> None:
+        """Take over a replica of an earlier controller's time; how it is it says itself."""
+        self._by_process[process.name] = note.replica
+        self._on_event(
+            ReplicaLaunched(
+                note.replica,
+                note.version,
+                note.drain_timeout_s,
+                note.silence_allowed_s,
+                note.resources,
+                adopted=True,
+            )
+        )
+        self._on_event(ReplicaPlaced(note.replica, process.node_id, process.pid))
 
-    def replica_failed(self, message: ReplicaFailed) -> None:
-        """A replica's user code raised while it was constructed."""
-        if process_name(message.replica) in self._by_process:
-            self._on_event(ReplicaStartFailed(message.replica, message.traceback))
-            self._signal(message.replica, kill=False)
+    def hear(self, message: ReplicaJoined | ReplicaReady | ReplicaHealth | ReplicaFailed, peer: Peer) -> None:
+        """A replica tells of itself."""
+        replica = message.replica
+        if process_name(replica) not in self._by_process:
+            return
+        match message:
+            case ReplicaJoined():
+                self._peers[replica] = peer
+                self._on_event(ReplicaAwaitsRank(replica, message.rank))
+            case ReplicaReady():
+                self._peers[replica] = peer
+                self._on_event(ReplicaReadied(replica, message.address, message.rank))
+                if message.draining:
+                    self.perform(DrainReplica(replica))
+            case ReplicaHealth():
+                self._on_event(ReplicaHeard(replica, message.failures, message.reason, message.loop_held_s))
+            case ReplicaFailed():
+                self._on_event(ReplicaStartFailed(replica, message.traceback))
+                self._signal(replica, kill=False)
 
     def process_exited(self, exit_: Exit) -> bool:
         """A process ended; say whether it was a replica's."""
@@ -101,8 +148,11 @@ class Executor:
             expose_tracebacks=self._expose_tracebacks,
         )
         self._by_process[process.name] = replica
-        timeout_s = wish.spec.options.graceful_shutdown_timeout_s
-        self._on_event(ReplicaLaunched(replica, wish.version, timeout_s, process.resources))
+        options = wish.spec.options
+        silence_s = silence_allowed_s(options.health_check_period_s, options.health_check_timeout_s)
+        self._on_event(
+            ReplicaLaunched(replica, wish.version, options.graceful_shutdown_timeout_s, silence_s, process.resources)
+        )
         self._tasks.start(self._launch(process, replica), name=f"start {replica}")
 
     def _new_replica(self, wish: Wish) -> ReplicaID:
@@ -144,6 +194,10 @@ class Executor:
             self._peers.pop(replica, None)
         return replica
 
+    def _begin_drain(self, replica: ReplicaID) -> None:
+        self._on_event(DrainBegan(replica))
+        self._tasks.start(self._drain(replica), name=f"drain {replica}")
+
     async def _drain(self, replica: ReplicaID) -> None:
         peer = self._peers.get(replica)
         if peer is not None:
@@ -151,6 +205,17 @@ class Executor:
             with contextlib.suppress(SalverError):
                 await peer.ask(Drain(), Done)
         self._on_event(ReplicaDrained(replica))
+
+    async def _send_rank(self, command: SendRank) -> None:
+        peer = self._peers.get(command.replica)
+        if peer is None:
+            return
+        try:
+            await peer.ask(Ranked(command.rank, command.world_size), Done)
+        except Refused as error:
+            self._on_event(ReconfigureFailed(command.replica, error.message))
+        except SalverError:
+            return  # Its process has ended, which is told.
 
     def _signal(self, replica: ReplicaID, *, kill: bool) -> None:
         process = process_name(replica)

@@ -5,12 +5,13 @@ from math import ceil
 import msgspec
 
 from salver.controller.desired import Wish
+from salver.controller.health import silence_allowed_s
 from salver.controller.placement import resources_of
 from salver.engine.base import ProcessSpec
 from salver.schema.application import Preload
 from salver.schema.ids import ReplicaID
 from salver.schema.options import ActorOptions
-from salver.schema.process_payloads import ReplicaPayload
+from salver.schema.process_payloads import ReplicaNote, ReplicaPayload
 
 REPLICA_ENTRY = "salver.processes.replica:main"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
@@ -27,21 +28,33 @@ def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, 
         max_ongoing_requests=spec.options.max_ongoing_requests,
         num_cpus=spec.options.ray_actor_options.num_cpus,
         user_config=spec.options.user_config,
+        health_check_period_s=spec.options.health_check_period_s,
+        health_check_timeout_s=spec.options.health_check_timeout_s,
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
     )
+    resources = resources_of(spec.options.ray_actor_options)
+    options = spec.options
+    silence_s = silence_allowed_s(options.health_check_period_s, options.health_check_timeout_s)
+    note = ReplicaNote(replica, application.version, options.graceful_shutdown_timeout_s, silence_s, resources)
     return ProcessSpec(
         name=process_name(replica),
         entry=REPLICA_ENTRY,
         payload=msgspec.msgpack.encode(payload),
         preload=preload_for(application.preload, spec.options.ray_actor_options),
-        resources=resources_of(spec.options.ray_actor_options),
+        resources=resources,
+        note=msgspec.msgpack.encode(note),
     )
 
 
 def process_name(replica: ReplicaID) -> str:
     """Return the name of a replica's process, as people see it before its output."""
     return f"{replica.deployment_id.name}#{replica.unique_id}"
+
+
+def number_in(name: str) -> int:
+    """Return the number at the end of a process's name, as in "proxy-3"."""
+    return int(name.rpartition("-")[2])
 
 
 def preload_for(preload: Preload, options: ActorOptions) -> Preload:

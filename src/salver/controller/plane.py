@@ -7,6 +7,7 @@ from salver.controller.executor import Executor
 from salver.controller.loop import ControlLoop
 from salver.controller.observed import Observed
 from salver.controller.publisher import Publisher
+from salver.controller.reports import Reports
 from salver.controller.snapshots import Snapshots
 from salver.engine.base import Engine
 from salver.lib.clock import Clock
@@ -21,6 +22,7 @@ class ControlPlane:
     observed: Observed
     snapshots: Snapshots
     publisher: Publisher
+    reports: Reports
     loop: ControlLoop
     executor: Executor
 
@@ -35,6 +37,7 @@ def wired(
     """
     desired, observed, snapshots = Desired(), Observed(), Snapshots()
     publisher = Publisher(desired, observed, snapshots)
+    reports = Reports(observed, publisher, clock, tasks)
     loop = ControlLoop(desired, observed, publisher, clock, tasks)
     executor = Executor(
         engine,
@@ -44,4 +47,4 @@ def wired(
         tasks=tasks,
     )
     loop.act_through(executor)
-    return ControlPlane(desired, observed, snapshots, publisher, loop, executor)
+    return ControlPlane(desired, observed, snapshots, publisher, reports, loop, executor)

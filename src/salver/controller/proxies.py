@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
 import msgspec
 
-from salver.controller.observed import QUICK_DEATH_S, restart_delay_s
-from salver.engine.base import Engine, Exit, ProcessSpec
+from salver.controller.launch import number_in
+from salver.engine.base import Engine, Exit, Living, ProcessSpec
 from salver.lib.clock import Clock
+from salver.lib.restarts import QUICK_DEATH_S, restart_delay_s
 from salver.lib.tasks import Tasks
 from salver.schema.errors import SalverError
 from salver.schema.messages import Done, Drain
-from salver.schema.process_payloads import ProxyPayload
+from salver.schema.process_payloads import ProxyNote, ProxyPayload
 from salver.schema.status import ProxyStatus
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.peer import Peer
@@ -69,9 +70,18 @@ class Proxies:
         """Those that end by themselves, and whose places are taken already."""
         self._closing = False
 
+    def adopt(self, living: Mapping[str, Living], notes: Mapping[str, ProxyNote]) -> None:
+        """Keep the proxies that an earlier controller started, by process name; `start` starts the others."""
+        for name in sorted(notes, key=number_in, reverse=True):
+            # Where two have the same slot, the elder one leaves, and finishes what it has.
+            taken = any(each.slot == notes[name].slot for each in self._proxies.values())
+            proxy = _Proxy(notes[name].slot, 0, living[name].node_id)
+            (self._leaving if taken else self._proxies)[name] = proxy
+        self._numbers = count(1 + max((number_in(each) for each in notes), default=0))
+
     async def start(self) -> None:
-        """Start all proxies."""
-        for slot in range(len(self._payloads)):
+        """Start all proxies that are not there."""
+        for slot in sorted(set(range(len(self._payloads))) - {each.slot for each in self._proxies.values()}):
             await self._start_one(slot, deaths=0)
 
     def ready(self, peer: Peer) -> None:
@@ -125,7 +135,11 @@ class Proxies:
         name = f"proxy-{next(self._numbers)}"
         proxy = self._proxies[name] = _Proxy(slot, deaths)
         spec = ProcessSpec(
-            name=name, entry=PROXY_ENTRY, payload=msgspec.msgpack.encode(payload), listeners=(payload.listener,)
+            name=name,
+            entry=PROXY_ENTRY,
+            payload=msgspec.msgpack.encode(payload),
+            listeners=(payload.listener,),
+            note=msgspec.msgpack.encode(ProxyNote(slot)),
         )
         try:
             started = await self._engine.start(spec)

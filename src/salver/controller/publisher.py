@@ -5,11 +5,13 @@ from collections.abc import Iterable
 import msgspec
 
 from salver.controller.desired import Desired, Wish
-from salver.controller.lifecycle import Stage
+from salver.controller.lifecycle import SHOWN_AS, Stage
 from salver.controller.observed import Observed, View
+from salver.controller.reconcile import is_undecided
 from salver.controller.rollout import gave_up
 from salver.controller.snapshots import Snapshots
 from salver.controller.status import Standing, application_standing, asked, next_standing
+from salver.schema.application import RouterSpec
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
     ROUTES_TOPIC,
@@ -25,6 +27,7 @@ from salver.schema.status import (
     ApplicationStatusOverview,
     DeploymentStatusOverview,
     ProxyStatus,
+    ReplicaDetails,
     ServeStatus,
 )
 
@@ -47,11 +50,30 @@ class Publisher:
         self._applications: dict[str, ApplicationStatusOverview] = {}
         self._builds: dict[str, ApplicationStatusOverview] = {}
         self._proxies: dict[str, ProxyStatus] = {}
+        self._held_back: set[str] = set()
+        """Topics that nobody can tell the truth of yet: subscribers go on with what an earlier controller said."""
+
+    def holds_back(self, topic: str) -> bool:
+        """Say whether a topic has no value yet, but will soon."""
+        return topic in self._held_back
 
     def status(self) -> ServeStatus:
         """Return the status of the whole instance."""
         shown = {name: self._shown_while_built(name, build) for name, build in self._builds.items()}
         return ServeStatus(proxies=dict(self._proxies), applications={**self._applications, **shown})
+
+    def detailed_status(self) -> ServeStatus:
+        """Return the status of the whole instance, with each replica; as much work as there are replicas."""
+        status = self.status()
+        for app_name, application in status.applications.items():
+            detailed = {
+                name: msgspec.structs.replace(
+                    each, replicas=_details(self._observed.view(DeploymentID(name, app_name)))
+                )
+                for name, each in application.deployments.items()
+            }
+            status.applications[app_name] = msgspec.structs.replace(application, deployments=detailed)
+        return status
 
     def wish_changed(self, deployments: set[DeploymentID]) -> None:
         """Show deployments as they are wanted from now on: the status, who takes their requests, and the routes."""
@@ -59,12 +81,20 @@ class Publisher:
             wish = self._desired.wish_for(each)
             standings = self._standings.setdefault(each.app_name, {})
             standings[each.name] = asked(standings.get(each.name), wish)
-            self._publish_replicas(each, wish, self._observed.view(each))
+            view = self._observed.view(each)
+            self._publish_replicas(each, wish, view, undecided=view.undecided_until is not None)
         # Before anybody hears that the wish was taken, the status must be that of the new wish.
         for name in {each.app_name for each in deployments}:
             self._refresh_application(name)
         self._snapshots.publish(ROUTES_TOPIC, self._desired.routes())
         self._publish_status()
+
+    def replicas_changed(self, deployment: DeploymentID) -> None:
+        """Show what a deployment's replicas say of themselves; its status is what it was."""
+        view = self._observed.view(deployment)
+        if view.replicas:
+            wish = self._desired.wish_for(deployment)
+            self._publish_replicas(deployment, wish, view, undecided=view.undecided_until is not None)
 
     def proxy_changed(self, node_id: str, status: ProxyStatus) -> None:
         """Show a node's proxy."""
@@ -99,10 +129,15 @@ class Publisher:
             self._snapshots.withdraw(replicas_topic(deployment), UNKNOWN)
         else:
             standings[deployment.name] = next_standing(standings.get(deployment.name, Standing()), wish, view, now)
-            self._publish_replicas(deployment, wish, view)
+            self._publish_replicas(deployment, wish, view, undecided=is_undecided(view, now))
 
-    def _publish_replicas(self, deployment: DeploymentID, wish: Wish | None, view: View) -> None:
-        self._snapshots.publish(replicas_topic(deployment), _replicas(wish, view))
+    def _publish_replicas(self, deployment: DeploymentID, wish: Wish | None, view: View, *, undecided: bool) -> None:
+        topic = replicas_topic(deployment)
+        if undecided:
+            self._held_back.add(topic)
+        else:
+            self._held_back.discard(topic)
+            self._snapshots.publish(topic, _replicas(wish, view))
 
     def _refresh_application(self, name: str) -> None:
         wanted = self._desired.applications.get(name)
@@ -162,11 +197,43 @@ def _replicas(wish: Wish | None, view: View) -> Replicas:
     running = view.in_stage(Stage.RUNNING)
     return Replicas(
         replicas=tuple(
-            ReplicaEntry(each.id, each.address, each.node_id, options.max_ongoing_requests)
+            ReplicaEntry(
+                each.id,
+                each.address,
+                each.node_id,
+                options.max_ongoing_requests,
+                each.multiplexed_model_ids,
+                dict(each.routing_stats),
+                dict(each.metadata),
+            )
             for each in sorted(running, key=lambda each: each.id)
         ),
         max_queued_requests=options.max_queued_requests,
         backpressure_status=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
+        request_priorities=options.request_priorities,
         unavailable="it failed to deploy" if gave_up(wish, view) else None,
+        router=_router(wish),
     )
+
+
+def _details(view: View) -> tuple[ReplicaDetails, ...]:
+    return tuple(
+        ReplicaDetails(
+            replica_id=each.id.unique_id,
+            state=SHOWN_AS[each.stage],
+            node_id=each.node_id or None,
+            pid=each.pid or None,
+            multiplexed_model_ids=each.multiplexed_model_ids,
+            routing_stats=dict(each.routing_stats),
+            metadata=dict(each.metadata),
+        )
+        for each in sorted(view.replicas.values(), key=lambda each: each.id)
+    )
+
+
+def _router(wish: Wish) -> RouterSpec | None:
+    router = wish.spec.router
+    if router is None or router.code is None:
+        return router
+    return msgspec.structs.replace(router, search_path=wish.application.preload.search_path)

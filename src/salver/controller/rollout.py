@@ -9,8 +9,9 @@ from math import ceil
 from salver.controller.commands import Command, DrainReplica, StartReplica, StopReplica
 from salver.controller.desired import Wish
 from salver.controller.lifecycle import Stage
-from salver.controller.observed import QUICK_DEATH_S, Replica, View
+from salver.controller.observed import Replica, View
 from salver.controller.placement import resources_of
+from salver.lib.restarts import QUICK_DEATH_S
 
 
 def surge(wish: Wish) -> int:

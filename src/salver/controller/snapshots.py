@@ -40,14 +40,17 @@ class Snapshots:
             self.publish(topic, value)
             del self._values[topic]
 
-    def subscribe(self, peer: Peer, topic: str, default: TopicValue) -> None:
+    def subscribe(self, peer: Peer, topic: str, default: TopicValue | None) -> None:
         """Send a peer the topic's value now and at each change.
 
         Args:
-            default: The value of a topic that was not published.
+            default: The value of a topic that was not published; None while nobody can say.
         """
         self._subscribers.setdefault(topic, set()).add(peer)
-        peer.tell(self._values.get(topic) or Snapshot(topic, next(self._versions), default))
+        if (value := self._values.get(topic)) is not None:
+            peer.tell(value)
+        elif default is not None:
+            peer.tell(Snapshot(topic, next(self._versions), default))
 
     def unsubscribe(self, peer: Peer, topic: str) -> None:
         """Stop sending a topic to a peer."""

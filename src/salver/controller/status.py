@@ -96,6 +96,11 @@ def _message(wish: Wish, view: View, now: float) -> str:
         left = wish.max_startup_failures - view.failures
         again = "" if view.has_run else f" {left} more time(s)"
         return f"A replica failed to start with exception. Retrying{again}. Error:\n{view.last_failure}"
+    if view.was_unhealthy:
+        return (
+            "A replica's health check failed. This deployment will be UNHEALTHY until the replica recovers or a new "
+            f"deploy happens. Error:\n{view.last_failure}"
+        )
     if view.has_died:
         return f"A replica died and is being replaced: {view.last_failure}"
     return _slow_start(wish, view, now)

@@ -12,13 +12,16 @@ from salver.engine.base import Exit, ProcessSpec
 from salver.engine.instances import remove_remains
 from salver.engine.node import Node
 from salver.engine.nursery import Nursery
+from salver.lib.clock import Clock, MonotonicClock
 from salver.lib.processes import child_pids, kill_until_gone
+from salver.lib.restarts import QUICK_DEATH_S, restart_delay_s
 from salver.lib.tasks import Tasks
-from salver.schema.errors import ProtocolError, StartFailed
+from salver.schema.errors import ProtocolError, SalverError, StartFailed
 from salver.schema.messages import (
     AgentReady,
     Done,
     GetNodes,
+    GetProcesses,
     InstanceEnded,
     Message,
     Nodes,
@@ -37,6 +40,8 @@ CONTROLLER = "controller"
 TERM_GRACE_S = 2.0
 KILL_GRACE_S = 1.0
 FAREWELL_S = 0.5
+MAX_CONTROLLER_DEATHS = 5
+"""After so many quick deaths of the controller in a row the instance ends: it would not do better the next time."""
 
 
 class Agent:
@@ -48,6 +53,7 @@ class Agent:
         ready: Makes what the driver is told when the controller first speaks.
         tasks: Owns the answers and the end.
         attached: Whether the instance ends with its driver.
+        clock: Time for the controller's restarts.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class Agent:
         ready: Callable[[], AgentReady],
         tasks: Tasks,
         attached: bool,
+        clock: Clock | None = None,
     ) -> None:
         self._session_id = session_id
         self._instance_dir = instance_dir
@@ -69,7 +76,11 @@ class Agent:
         self._peers: set[Peer] = set()
         self._alone = asyncio.Event()
         self._driver: Peer | None = None
+        self._clock = clock or MonotonicClock()
         self._controller: Peer | None = None
+        self._controller_spec: ProcessSpec | None = None
+        self._controller_since = 0.0
+        self._controller_deaths = 0
         self._said_ready = False
         self._lines_left_out = 0
         self._ending = False
@@ -81,6 +92,17 @@ class Agent:
         self._node = node
         self._nursery = nursery
         node.on_exit(self._process_exited)
+
+    async def start_controller(self, spec: ProcessSpec) -> None:
+        """Start the controller, and start it again when it dies.
+
+        Raises:
+            ResourcesUnavailable: See `Engine.start`.
+            StartFailed: Likewise.
+        """
+        self._controller_spec = spec
+        self._controller_since = self._clock.now()
+        await self._managed()[0].start(spec)
 
     def accept(self) -> Peer:
         """Return a peer for whoever connects next."""
@@ -154,9 +176,8 @@ class Agent:
                     raise StartFailed(f"{message.name} was not started: the instance ends.")
                 started = await node.start(_spec(message))
                 return ProcessStarted(started.name, started.pid, started.node_id)
-            case GetNodes():
-                self._meet_controller(peer)
-                return Nodes((node.report(),))
+            case GetNodes() | GetProcesses():
+                return self._report(peer, message, node)
             case SignalProcess():
                 node.signal(message.name, kill=message.kill)
             case ReleasePreload():
@@ -198,11 +219,15 @@ class Agent:
         assert self._nursery is not None, "manage() comes before the first connection"
         return self._node, self._nursery
 
-    def _meet_controller(self, peer: Peer) -> None:
-        if peer.other is None or peer.other.role != CONTROLLER:
-            return
-        self._controller = peer
-        self.say_ready()
+    def _report(self, peer: Peer, question: GetNodes | GetProcesses, node: Node) -> Message:
+        if peer.other is not None and peer.other.role == CONTROLLER:
+            # It is told of exits from now on.
+            self._controller = peer
+        if isinstance(question, GetProcesses):
+            return node.living()
+        if self._controller is peer:
+            self.say_ready()
+        return Nodes((node.report(),))
 
     def _process_exited(self, exit_: Exit) -> None:
         # Exits that we ordered ourselves at the end are no news.
@@ -214,9 +239,29 @@ class Agent:
             self._tasks.start(self._controller_died(exit_), name="controller died")
 
     async def _controller_died(self, exit_: Exit) -> None:
-        if self._driver is not None:
-            detail = f"\n{exit_.last_output}" if exit_.last_output else ""
-            self._driver.tell(InstanceEnded(f"The {exit_}; the run ends.{detail}"))
+        if self._controller is not None:
+            # Orders of its that were not read yet are nobody's wish any more.
+            self._controller.close()
+            self._controller = None
+        self._managed()[0].give_up_starts()
+        lived_long = self._clock.now() - self._controller_since >= QUICK_DEATH_S
+        self._controller_deaths = 1 if lived_long else self._controller_deaths + 1
+        reason = f"The {exit_}"
+        if self._said_ready and self._controller_deaths < MAX_CONTROLLER_DEATHS and self._controller_spec is not None:
+            self.say(f"{reason}, and is started again. Requests are served meanwhile.")
+            await self._clock.sleep_until(self._clock.now() + restart_delay_s(self._controller_deaths))
+            try:
+                await self.start_controller(self._controller_spec)
+            except SalverError as error:
+                reason = str(error)
+            else:
+                return
+        await self._end_without_controller(reason, exit_.last_output)
+
+    async def _end_without_controller(self, reason: str, last_output: str) -> None:
+        if self._driver is not None and not self._ending:
+            detail = f"\n{last_output}" if last_output else ""
+            self._driver.tell(InstanceEnded(f"{reason}; the run ends.{detail}"))
         await self.end()
 
 
@@ -229,4 +274,5 @@ def _spec(message: StartProcess) -> ProcessSpec:
         resources=message.resources,
         env=message.env,
         listeners=message.listeners,
+        note=message.note,
     )

@@ -30,6 +30,7 @@ class ProcessSpec(msgspec.Struct, frozen=True):
         resources: What the process needs, by name: CPU, GPU, memory (bytes) and custom ones.
         env: Environment variables on top of the engine's own.
         listeners: Names of the node's listening sockets that the process inherits.
+        note: Kept while the process lives, for whoever takes over from the one who started it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ProcessSpec(msgspec.Struct, frozen=True):
     resources: Mapping[str, float] = {}
     env: Mapping[str, str] = {}
     listeners: tuple[str, ...] = ()
+    note: bytes = b""
 
 
 class ProcessContext(msgspec.Struct, frozen=True):
@@ -90,6 +92,15 @@ class Started(msgspec.Struct, frozen=True):
     node_id: str
 
 
+class Living(msgspec.Struct, frozen=True):
+    """A process that lives, and the note that it was started with."""
+
+    name: str
+    pid: int
+    node_id: str
+    note: bytes
+
+
 OnExit = Callable[[Exit], None]
 
 
@@ -114,6 +125,10 @@ class Engine(ABC):
     @abstractmethod
     async def signal(self, name: str, *, kill: bool = False) -> None:
         """Send SIGTERM, or with `kill` end the process and everything it started. Unknown names are no error."""
+
+    @abstractmethod
+    async def processes(self) -> list[Living]:
+        """Return the processes that live, whoever started them; their exits are told to whoever asked this."""
 
     @abstractmethod
     async def nodes(self) -> list[NodeReport]:

@@ -16,6 +16,7 @@ from salver.engine.base import (
     Engine,
     Exit,
     KeyValueStore,
+    Living,
     OnExit,
     ProcessContext,
     ProcessSpec,
@@ -128,6 +129,10 @@ class FakeEngine(Engine):
             process.ask_to_stop()
         elif process is not None:
             self.die(name, SIGKILL if kill else SIGTERM)
+
+    async def processes(self) -> list[Living]:
+        """Return the processes that live."""
+        return [Living(name, each.pid, each.context.node_id, each.spec.note) for name, each in self.running.items()]
 
     async def nodes(self) -> list[NodeReport]:
         """Return the nodes."""

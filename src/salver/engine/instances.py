@@ -8,12 +8,14 @@ lock, but is known by a variable of its environment.
 import contextlib
 import fcntl
 import functools
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from salver.lib.processes import kill_until_gone, processes_of
 from salver.schema.errors import EngineUnavailable
@@ -22,6 +24,7 @@ MARK = "SALVER_INSTANCE_DIR"
 MAX_SOCKET_PATH_SIZE_BYTES = 107 if sys.platform == "linux" else 103
 _MAX_SOCKET_NAME_SIZE_BYTES = 24
 _SUFFIX = ".sock"
+_FACTS = "instance.json"
 _INSTANCE = re.compile(r"i-[0-9a-f]{8}")
 _REMAINS_S = 3.0
 
@@ -67,6 +70,46 @@ def hold(path: Path) -> int:
 def living(runtime_dir: Path) -> list[Path]:
     """Return the directories of the instances that run."""
     return [path for path in _instances(runtime_dir) if not _is_left(path)]
+
+
+def describe(path: Path, agent_pid: int, driver_pid: int, http_url: str | None) -> None:
+    """Write down what others may want to know of an instance that can be reached."""
+    facts = {"agent_pid": agent_pid, "driver_pid": driver_pid, "http_url": http_url}
+    (path / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+class Found(NamedTuple):
+    """An instance that runs.
+
+    Attributes:
+        agent_pid: The process that all its others belong to.
+        driver_pid: The process that started it.
+        http_url: Where its proxy listens, or None without one.
+    """
+
+    path: Path
+    agent_pid: int
+    driver_pid: int
+    http_url: str | None
+
+    def __str__(self) -> str:
+        return f"{self.path} (process {self.driver_pid}{f', {self.http_url}' if self.http_url else ''})"
+
+
+def find(path: Path) -> Found | None:
+    """Return the instance of a directory; None where it cannot be reached yet, or no more.
+
+    Raises:
+        EngineUnavailable: The directory is somebody else's.
+    """
+    try:
+        directory = path.stat()
+        if directory.st_uid != os.geteuid() or directory.st_mode & 0o077:
+            raise EngineUnavailable(f"The instance directory {path} is not this user's alone; it is not entered.")
+        facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+        return None if _is_left(path) else Found(path, **facts)
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def sweep(runtime_dir: Path) -> None:

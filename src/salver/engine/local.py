@@ -2,16 +2,18 @@
 
 import asyncio
 
-from salver.engine.base import Engine, Exit, OnExit, ProcessSpec, Started
+from salver.engine.base import Engine, Exit, Living, OnExit, ProcessSpec, Started
 from salver.lib.tasks import Tasks
 from salver.schema.application import Preload
 from salver.schema.errors import Disconnected, ProtocolError, ResourcesUnavailable, StartFailed
 from salver.schema.messages import (
     Done,
     GetNodes,
+    GetProcesses,
     Message,
     NodeReport,
     Nodes,
+    Processes,
     ProcessExited,
     ProcessStarted,
     ReleasePreload,
@@ -53,6 +55,7 @@ class LocalEngine(Engine):
             resources=dict(spec.resources),
             env=dict(spec.env),
             listeners=spec.listeners,
+            note=spec.note,
         )
         try:
             started = await self._agent.ask(order, ProcessStarted)
@@ -65,6 +68,11 @@ class LocalEngine(Engine):
     async def signal(self, name: str, *, kill: bool = False) -> None:
         """Stop or kill a process."""
         await self._agent.ask(SignalProcess(name, kill), Done)
+
+    async def processes(self) -> list[Living]:
+        """Return the processes of this machine's agent that live."""
+        answer = await self._agent.ask(GetProcesses(), Processes)
+        return [Living(each.name, each.pid, answer.node_id, each.note) for each in answer.processes]
 
     async def nodes(self) -> list[NodeReport]:
         """Return this machine."""

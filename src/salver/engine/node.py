@@ -17,7 +17,7 @@ from salver.engine.resources import Grant, Ledger
 from salver.lib.processes import reap_one, signal_group
 from salver.lib.tasks import Tasks
 from salver.schema.errors import StartFailed
-from salver.schema.messages import NodeReport
+from salver.schema.messages import LivingProcess, NodeReport, Processes
 
 # After a process is gone its group is killed, so its output ends at once unless something left the group.
 OUTPUT_GRACE_S = 0.5
@@ -31,6 +31,7 @@ class _Starting(msgspec.Struct, frozen=True):
 class _Running(msgspec.Struct, frozen=True):
     pid: int
     output: Output
+    note: bytes
 
 
 class Node:
@@ -84,11 +85,22 @@ class Node:
             unclaimed = self._unclaimed
             if not self._starts:
                 self._unclaimed = {}
-        self._processes[spec.name] = _Running(pid, output)
+        self._processes[spec.name] = _Running(pid, output, spec.note)
         self._names[pid] = spec.name
         if (status := unclaimed.pop(pid, None)) is not None:
             self._ended(pid, status)
         return Started(spec.name, pid, self._place.node_id)
+
+    def give_up_starts(self) -> None:
+        """Stop every process that still starts: whoever ordered it is gone."""
+        for name, process in list(self._processes.items()):
+            if isinstance(process, _Starting):
+                self.signal(name, kill=True)
+
+    def living(self) -> Processes:
+        """Return the processes that run."""
+        running = [(name, each) for name, each in self._processes.items() if isinstance(each, _Running)]
+        return Processes(self._place.node_id, tuple(LivingProcess(name, each.pid, each.note) for name, each in running))
 
     def signal(self, name: str, *, kill: bool) -> None:
         """Signal a process; with `kill`, its whole group. One that still starts is given up."""

@@ -13,9 +13,9 @@ import msgspec
 
 from salver.handle.channel import Channel
 from salver.handle.errors import body_of
-from salver.handle.references import NotSerializable, finding
+from salver.handle.references import NotSerializable, finding, giving
 from salver.handle.response import DeploymentResponse
-from salver.transport.encodings import ENCODINGS, pack_as
+from salver.transport.encodings import ENCODINGS, decode, pack_as
 from salver.transport.payloads import Arrival, Payload, pack
 from salver.transport.wire import ATTACHMENT, BROKEN, AttachmentHead, CallForm
 
@@ -41,6 +41,15 @@ class Attached:
         self._unsent: list[int] = []
         self._channel: Channel | None = None
         self._stream = 0
+
+    def again(self, proceed: Callable[[], None]) -> "Attached":
+        """Return the same for another call."""
+        return Attached(self._responses, self._num_placed, proceed)
+
+    @property
+    def responses(self) -> Responses:
+        """Return all of them, first those that are arguments themselves."""
+        return self._responses
 
     @property
     def is_complete(self) -> bool:
@@ -161,6 +170,23 @@ def pack_arguments(
         body = pack_as((others, named), request_encoding)
     form = CallForm(request_encoding, response_encoding, len(placed) + len(nested), [*placed])
     return body, form, responses + nested
+
+
+def unpack_arguments(
+    body: bytes | Arrival, form: CallForm | None, attached: Attached | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call of this process, for those who choose replicas by them."""
+    responses = [] if attached is None else attached.responses
+    places: list[int | str] = [] if form is None else form.places
+    with giving(responses[len(places) :]):
+        args, kwargs = decode(body, "" if form is None else form.request_encoding)
+    positional = list(args)
+    for place, response in zip(places, responses, strict=False):
+        if isinstance(place, int):
+            positional[place] = response.get()
+        else:
+            kwargs[place] = response.get()
+    return tuple(positional), kwargs
 
 
 def unpackable(

@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 
-from salver.handle.arguments import Attached, has_responses, pack_arguments, unpackable
+from salver.handle.arguments import Attached, has_responses, pack_arguments, unpack_arguments, unpackable
 from salver.handle.channel import Channel
-from salver.handle.options import CallOptions
-from salver.handle.outgoing import Hints, Outgoing
+from salver.handle.outgoing import Description, Hints, Outgoing, Way
 from salver.handle.references import NotSerializable
 from salver.handle.request_context import RequestContext
 from salver.handle.response import DeploymentResponse
@@ -23,9 +22,10 @@ from salver.schema.errors import (
     SalverError,
 )
 from salver.schema.ids import DeploymentID
+from salver.schema.urgency import DEFAULT_URGENCY
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.payloads import Payload, pack
-from salver.transport.wire import CALL, ERROR, LARGE, RESULT, CallForm, CallHead
+from salver.transport.wire import CALL, ERROR, LARGE, RESULT, CallHead
 
 _encode_head = msgspec.msgpack.Encoder().encode
 _running_loop = asyncio._get_running_loop
@@ -41,7 +41,7 @@ class Call(Outgoing):
     """A call of a deployment's method.
 
     Args:
-        request_id: Of the request that it is made for.
+        serialization: How arguments and results travel, by the names that `handle.options()` takes; None for the usual.
 
     Attributes:
         response: What its caller waits for.
@@ -54,10 +54,8 @@ class Call(Outgoing):
         "_attached",
         "_body",
         "_deadline",
-        "_form",
-        "_options",
+        "_head",
         "_parent",
-        "_route",
         "_session",
         "deployment",
         "response",
@@ -67,44 +65,47 @@ class Call(Outgoing):
         self,
         session: Session,
         deployment: DeploymentID,
-        options: CallOptions,
-        request_id: str,
+        head: CallHead,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        serialization: tuple[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.deployment = deployment
-        self.response: DeploymentResponse[Any] = DeploymentResponse(session.loop, request_id)
+        self.response: DeploymentResponse[Any] = DeploymentResponse(session.loop, head.request_id)
         self._session = session
-        self._options = options
-        self._route = ""
+        self._head = head
         self._parent: RequestContext | None = None
         self._deadline: float | None = None
-        self._form: CallForm | None = None
         self._attached: Attached | None = None
-        if options.multiplexed_model_id or options.session_id:
-            self.hints = Hints(options.multiplexed_model_id, options.session_id)
+        if head.multiplexed_model_id or head.session_id or head.urgency != DEFAULT_URGENCY:
+            self.hints = Hints(head.multiplexed_model_id, head.session_id, head.urgency)
         self._body: bytes | Payload
         try:
-            if options.serialization is not None or has_responses(args) or (kwargs and has_responses(kwargs.values())):
-                self._pack(args, kwargs)
+            if serialization is not None or has_responses(args) or (kwargs and has_responses(kwargs.values())):
+                self._pack(args, kwargs, serialization or _PICKLED)
             else:
                 self._body = pack((args, kwargs))
         except NotSerializable:
-            self._pack(args, kwargs)
+            self._pack(args, kwargs, serialization or _PICKLED)
         except Exception as error:
-            serialization, _ = options.serialization or _PICKLED
-            raise unpackable(args, kwargs, str(deployment), error, serialization) from error
+            used, _ = serialization or _PICKLED
+            raise unpackable(args, kwargs, str(deployment), error, used) from error
+
+    @property
+    def request_id(self) -> str:
+        """Return the id of the request that it is made for."""
+        return self._head.request_id
 
     def start(self, context: RequestContext) -> None:
         """Send the call for a request; from the session's loop, or from any thread."""
         self.response.call = self
-        self._route = context.route
         if not context.is_over and context.is_open:
             self._parent = context
             self._deadline = context.deadline
             if not context.adopt(self):
-                self._fail(RequestCancelledError(self.response.request_id))
+                self._fail(RequestCancelledError(self._head.request_id))
                 return
         if _running_loop() is self._session.loop:
             self._begin()
@@ -122,7 +123,7 @@ class Call(Outgoing):
         """Cancel it from the session's loop; part of Child."""
         if not self.response.settled:
             self._stop()
-            self._fail(RequestCancelledError(self.response.request_id))
+            self._fail(RequestCancelledError(self._head.request_id))
 
     def whereabouts(self) -> str:
         """Say where the call is, as the end of a sentence."""
@@ -132,10 +133,17 @@ class Call(Outgoing):
             return ": no replica has been free for it yet"
         return f": replica {self.channel.name} is working on it"
 
-    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._body, self._form, responses = pack_arguments(args, kwargs, self._options.serialization or _PICKLED)
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], serialization: tuple[str, str]) -> None:
+        self._body, form, responses = pack_arguments(args, kwargs, serialization)
+        self._head = msgspec.structs.replace(self._head, form=form)
         if responses:
-            self._attached = Attached(responses, len(self._form.places), self._proceed)
+            self._attached = Attached(responses, len(form.places), self._proceed)
+
+    def _take_arguments(self, other: "Call") -> None:
+        """Have the same arguments as another call, which is not started itself."""
+        self._body, self._head = other._body, other._head
+        if other._attached is not None:
+            self._attached = other._attached.again(self._proceed)
 
     def _begin(self) -> None:
         if self.response.settled:
@@ -146,10 +154,14 @@ class Call(Outgoing):
                 return
             self._session.deadlines.watch(self, self._deadline + GRACE_S)
         if self._attached is None:
-            self._session.routers.get(self.deployment).route(self)
+            self._way().route(self)
         else:
             self._attached.watch()
             self._proceed()
+
+    def _way(self) -> Way:
+        """Return what sends it to a replica."""
+        return self._session.routers.get(self.deployment)
 
     def _proceed(self) -> None:
         """Route the call, if all responses that are arguments have come."""
@@ -166,13 +178,13 @@ class Call(Outgoing):
             except Exception as error:  # noqa: BLE001 - the value's own code runs while it is pickled
                 self._fail(error)
             else:
-                self._session.routers.get(self.deployment).route(self)
+                self._way().route(self)
 
     def on_deadline(self, _now: float = 0.0) -> None:
         """Give up; part of Mortal."""
         if not self.response.settled:
             self._stop()
-            self._fail(RequestTimeoutError(self.response.request_id))
+            self._fail(RequestTimeoutError(self._head.request_id))
 
     def _settle(self) -> None:
         """Let go of everything; the response is settled next."""
@@ -189,7 +201,7 @@ class Call(Outgoing):
         if self._attached is not None:
             self._attached.drop()
         if self.order:
-            self._session.routers.get(self.deployment).cancel(self)
+            self._way().cancel(self)
 
     def _fail(self, error: BaseException) -> None:
         if not self.response.settled:
@@ -200,20 +212,10 @@ class Call(Outgoing):
 
     def write(self, channel: Channel, stream: int, flags: int) -> None:
         """Send the call; part of Outgoing."""
-        options = self._options
-        deadline = self._deadline
-        header = _encode_head(
-            CallHead(
-                options.method_name,
-                self.response.request_id,
-                self._route,
-                self.deployment.app_name,
-                options.multiplexed_model_id,
-                None if deadline is None else max(0.0, deadline - time.monotonic()),
-                options.session_id,
-                self._form,
-            )
-        )
+        head = self._head
+        if self._deadline is not None:
+            head = msgspec.structs.replace(head, timeout_s=max(0.0, self._deadline - time.monotonic()))
+        header = _encode_head(head)
         body = self._body
         if isinstance(body, bytes):
             channel.connection.send(CALL, stream, header, body, flags)
@@ -235,12 +237,21 @@ class Call(Outgoing):
             self._fail(RequestCancelledError(response.request_id))
         elif kind == RESULT:
             self._settle()
-            if self._form is not None:
-                response.encoding = self._form.response_encoding
+            if self._head.form is not None:
+                response.encoding = self._head.form.response_encoding
             response.settle(body if arrival is None else arrival)
         elif kind == ERROR:
             self._settle()
             response.settle_failed(body)
+
+    def describe(self) -> Description:
+        """Part of Outgoing."""
+        return Description(self.request_id, self._head.method, self._head.route)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Part of Outgoing."""
+        body = self._body
+        return unpack_arguments(body if isinstance(body, bytes) else body.copied(), self._head.form, self._attached)
 
     def may_repeat(self) -> bool:
         """A call may have had effects; part of Outgoing."""
@@ -248,10 +259,10 @@ class Call(Outgoing):
 
     def on_lost(self, replica: str) -> None:
         """Part of Outgoing."""
-        self._fail(ReplicaDiedError(replica, self.response.request_id))
+        self._fail(ReplicaDiedError(replica, self._head.request_id))
 
     def on_refused(self, error: SalverError) -> None:
         """Part of Outgoing."""
         if isinstance(error, BackPressureError):
-            logger.warning("request %s to %s: %s", self.response.request_id, self.deployment, error.message)
+            logger.warning("request %s to %s: %s", self._head.request_id, self.deployment, error.message)
         self._fail(error)

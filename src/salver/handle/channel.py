@@ -21,6 +21,7 @@ from salver.transport.wire import (
     PART,
     PASS,
     REJECT,
+    RESERVED,
     RESPONSE,
     RESULT,
     ROOM,
@@ -150,6 +151,21 @@ class Channel:
         if more_waiting:
             self.connection.send(WAIT, 0)
 
+    def use_reserved(self, reservation: Outgoing, outgoing: Outgoing) -> None:
+        """Send a request in the slot that a reservation holds."""
+        outgoing.channel = self
+        outgoing.stream = reservation.stream
+        outgoing.attempts += 1
+        self.in_flight[reservation.stream] = outgoing
+        self._write(outgoing, HELD)
+
+    def give_back(self, reservation: Outgoing) -> None:
+        """Hand back the slot that a reservation holds."""
+        if self.in_flight.pop(reservation.stream, None) is not None:
+            self.connection.send(PASS, 0)
+            self._owner.on_freed(self)
+            self._close_if_done()
+
     def ask_for_room(self) -> bool:
         """Stand in line without sending a request; say whether there is a connection to ask on."""
         if self._connection is None:
@@ -196,6 +212,9 @@ class Channel:
             self._owner.on_room(self)
         elif kind == REJECT and not stream:
             self._owner.on_full()
+        elif kind == RESERVED:
+            # Nobody waits for it any more.
+            self.connection.send(PASS, 0)
 
     def _on_rejected(self, outgoing: Outgoing) -> None:
         del self.in_flight[outgoing.stream]

@@ -1,32 +1,60 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
 import warnings
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
+from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
-from salver.handle.options import CallOptions
-from salver.handle.request_context import current_request, request_ids
+from salver.handle.life import Life
+from salver.handle.options import CallOptions, SomeOptions
+from salver.handle.outgoing import Hints
+from salver.handle.request_context import RequestContext, current_request, request_ids
 from salver.handle.response import DeploymentResponse
-from salver.handle.session import current_session, find_session
+from salver.handle.selection import DispatchedCall, ReplicaSelection, chosen
+from salver.handle.session import Session, current_session, find_session
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
+from salver.schema.urgency import checked_urgency
+from salver.transport.wire import CallHead
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import typing_extensions
+
+    # With a default, strict checkers let people write `DeploymentHandle` for a handle to anything.
+    T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 _PICKLED = "cloudpickle"
 
 
-class DeploymentHandle(Generic[T]):
+class DeploymentHandle(Generic[T_co]):
     """Calls a deployment from anywhere: `await handle.remote(x)`, `handle.method.remote(x).result()`.
 
     Handles are made by `serve.run`, by passing a bound deployment to another one's `.bind()`, and by
     `serve.get_deployment_handle`. They can be pickled, and outlive updates of the deployment.
+
+    Annotated as `DeploymentHandle[Model]`, type checkers know what `remote` and `handle[Model.method].remote` take and
+    return; see docs/typed_handles.md.
     """
 
     def __init__(
-        self, deployment_name: str, app_name: str = DEFAULT_APP_NAME, *, _options: CallOptions | None = None
+        self,
+        deployment_name: str,
+        app_name: str = DEFAULT_APP_NAME,
+        *,
+        _options: CallOptions | None = None,
+        _life: Life | None = None,
     ) -> None:
         self._deployment = DeploymentID(deployment_name, app_name)
         self._options = _options or CallOptions()
+        self._life = _life or Life(self._deployment)
 
     @property
     def deployment_name(self) -> str:
@@ -40,8 +68,14 @@ class DeploymentHandle(Generic[T]):
 
     @property
     def is_initialized(self) -> bool:
-        """Say whether calls can be made: the process is connected to a running instance."""
-        return find_session() is not None
+        """Say whether calls can be made: the process is connected to a running instance, and this was not shut down."""
+        return find_session() is not None and not self._life.is_over
+
+    @overload
+    def options(self, **options: Unpack[SomeOptions]) -> "DeploymentHandle[T_co]": ...
+
+    @overload
+    def options(self, *, method_name: str, **options: Unpack[SomeOptions]) -> "DeploymentHandle[Any]": ...
 
     def options(
         self,
@@ -49,17 +83,20 @@ class DeploymentHandle(Generic[T]):
         method_name: str | None = None,
         multiplexed_model_id: str | None = None,
         session_id: str | None = None,
+        priority: int | None = None,
         request_serialization: str | None = None,
         response_serialization: str | None = None,
         _by_reference: bool | None = None,
         _prefer_local_routing: bool | None = None,
-    ) -> "DeploymentHandle[T]":
+    ) -> "DeploymentHandle[Any]":
         """Return a handle to the same deployment that calls differently.
 
         Args:
             method_name: The method to call; `__call__` unless set.
             multiplexed_model_id: The model that the call is for; "" for none.
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
+            priority: From 0 (most urgent) to 7 (least), for deployments with `request_priorities`; unless it is set, a
+                call has that of the request that it is made for, and 3 outside of requests.
             request_serialization: How arguments travel: "cloudpickle" unless set, "pickle", "msgpack" or "orjson".
             response_serialization: How results travel.
         """
@@ -69,6 +106,7 @@ class DeploymentHandle(Generic[T]):
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
+            "priority": None if priority is None else checked_urgency(priority),
             "by_reference": _by_reference,
         }
         given = {key: value for key, value in changes.items() if value is not None}
@@ -77,10 +115,89 @@ class DeploymentHandle(Generic[T]):
             chosen = (request_serialization or request, response_serialization or response)
             given["serialization"] = None if chosen == (_PICKLED, _PICKLED) else chosen
         return DeploymentHandle(
-            self._deployment.name, self._deployment.app_name, _options=self._options._replace(**given)
+            self._deployment.name,
+            self._deployment.app_name,
+            _options=self._options._replace(**given),
+            _life=self._life,
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
+    # What a handler returns, or what it is awaited for; and the same with up to three responses of other calls first.
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[P, Coroutine[Any, Any, R]]]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, P], Coroutine[Any, Any, R]]]",
+        first: DeploymentResponse[A],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, P], Coroutine[Any, Any, R]]]",
+        first: A | DeploymentResponse[A],
+        second: DeploymentResponse[B],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, C, P], Coroutine[Any, Any, R]]]",
+        first: A | DeploymentResponse[A],
+        second: B | DeploymentResponse[B],
+        third: DeploymentResponse[C],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[P, R]]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, P], R]]",
+        first: DeploymentResponse[A],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, P], R]]",
+        first: A | DeploymentResponse[A],
+        second: DeploymentResponse[B],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    @overload
+    def remote(
+        self: "DeploymentHandle[Callable[Concatenate[A, B, C, P], R]]",
+        first: A | DeploymentResponse[A],
+        second: B | DeploymentResponse[B],
+        third: DeploymentResponse[C],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> DeploymentResponse[R]: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:  # type: ignore[misc]
         """Call the deployment; returns at once.
 
         A top-level argument that is the response of another call is replaced by its result before the call is made.
@@ -90,16 +207,126 @@ class DeploymentHandle(Generic[T]):
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        context = current_request()
+        session, context = self._begin()
         options = self._options
-        call = Call(current_session(), self._deployment, options, context.request_id or request_ids.new(), args, kwargs)
+        head = self._head(context, options.method_name)
+        call = Call(session, self._deployment, head, args, kwargs, serialization=options.serialization)
         call.start(context)
         response = call.response
         if not options.by_reference:
             response.by_reference = False
         return response
 
-    def __getattr__(self, name: str) -> "DeploymentHandle[T]":
+    def broadcast(self, method_name: str, *args: Any, **kwargs: Any) -> DeploymentBroadcastResponse:
+        """Call a method of every replica that runs; returns at once.
+
+        It takes no place in the queue that `max_queued_requests` limits. A replica that is busy is called when it has
+        room. One that starts meanwhile is not called.
+
+        Raises:
+            SalverError: Nothing runs.
+            Exception: An argument cannot be pickled.
+        """
+        session, context = self._begin()
+        head = self._head(context, method_name)
+        call = Call(session, self._deployment, head, args, kwargs, serialization=self._options.serialization)
+        return DeploymentBroadcastResponse(Broadcast(session, call, context), session, call.request_id)
+
+    def choose_replica(self, *_args: Any, **_kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
+        """Choose a replica as a call would, and keep a slot for one call there, within `async with`.
+
+        It waits until a replica has room. A slot that no call was dispatched to is given back when the context is
+        left, and when this process dies.
+
+        Args:
+            _args: What the call will be made with, where that matters for the choice.
+            _kwargs: Likewise.
+
+        Raises:
+            BackPressureError: Too many wait already.
+            DeploymentUnavailableError: There is no replica, and none will come.
+        """
+        session, context = self._begin()
+        head = self._head(context, self._options.method_name)
+        return chosen(session, self._deployment, Hints(head.multiplexed_model_id, head.session_id, head.urgency))
+
+    def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
+        """Call the replica that was chosen, in the slot that is kept there; returns at once.
+
+        Awaiting the response raises `ReplicaUnavailableError` when the replica was gone before it was called.
+
+        Raises:
+            ValueError: The selection is a replica of another deployment.
+            RuntimeError: It was dispatched to already, or its context was left.
+        """
+        session, context = self._begin()
+        head = self._head(context, self._options.method_name)
+        reservation = selection.take(self._deployment)
+        call = DispatchedCall(session, self._deployment, head, args, kwargs, reservation)
+        call.start(context)
+        return call.response
+
+    def running_replicas_populated(self) -> bool:
+        """Say whether this process knows a replica; it learns of them from the first call on, or from `_init`."""
+        return self._life.knows_replicas()
+
+    def shutdown(self) -> None:
+        """End this handle and all that were made from it by `options`; further calls raise `RuntimeError`.
+
+        What it has sent is answered. The connections of this process to the deployment are closed with its last handle
+        that was used.
+        """
+        self._life.end()
+
+    async def shutdown_async(self) -> None:
+        """Do what `shutdown` does, and return when it is done."""
+        await self._life.ended()
+
+    def _init(self, **options: Any) -> None:
+        """Set what cannot be changed later, and learn of the replicas; once, before the first call.
+
+        Args:
+            options: `_prefer_local_routing` and `_source`, which change nothing where all replicas are on one node.
+
+        Raises:
+            RuntimeError: It was called already, or the handle was used.
+            TypeError: There is no such option.
+        """
+        self._life.initialize(options)
+
+    def _begin(self) -> tuple[Session, RequestContext]:
+        session = current_session()
+        if not self._life.is_used:
+            self._life.begin(session)
+        return session, current_request()
+
+    def _head(self, context: RequestContext, method_name: str) -> CallHead:
+        options = self._options
+        return CallHead(
+            method=method_name,
+            request_id=context.request_id or request_ids.new(),
+            route=context.route,
+            app_name=self._deployment.app_name,
+            multiplexed_model_id=options.multiplexed_model_id,
+            session_id=options.session_id,
+            urgency=context.urgency if options.priority is None else options.priority,
+        )
+
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]":
+        """Return a handle that calls a method: `handle[Model.predict]` is `handle.predict`, and typed.
+
+        Raises:
+            TypeError: It is no method but, say, the name of one.
+        """
+        name = getattr(method, "__name__", None)
+        if not isinstance(name, str) or isinstance(method, type):
+            raise TypeError(
+                f"handle[...] takes a method of the deployment's class, as in handle[Model.predict]; got {method!r}. "
+                "For a method by name use `handle.predict` or `handle.options(method_name=...)`."
+            )
+        return self.options(method_name=name)
+
+    def __getattr__(self, name: str) -> "DeploymentHandle[Any]":
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         # Kept, so that the next `handle.method` is a plain attribute.

@@ -1,9 +1,17 @@
-"""A process's line to the controller: questions, and snapshots of topics."""
+"""A process's line to the controller: questions, and snapshots of topics.
 
+A line that breaks is opened again as soon as a controller listens, and tells it what is subscribed to. What is known
+stays true meanwhile: requests do not need the controller.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable
+from random import random
+from typing import Final
 
+from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
-from salver.schema.errors import ProtocolError
+from salver.schema.errors import Disconnected, ProtocolError
 from salver.schema.messages import Message, Snapshot, Subscribe, TopicValue, Unsubscribe
 from salver.transport.peer import Answer, Peer
 from salver.transport.sockets import Dial, dial
@@ -11,13 +19,30 @@ from salver.transport.sockets import Dial, dial
 OnValue = Callable[[TopicValue], None]
 OnAsk = Callable[[Message], Awaitable[Message]]
 
+FIRST_DELAY_S: Final = 0.05
+MAX_DELAY_S: Final = 2.0
+MAX_WAIT_S: Final = 20.0
+"""How long a question waits for a controller that is gone; one that was not answered is asked again."""
+
+
+def redial_delay_s(attempt: int, chance: float) -> float:
+    """Return how long to wait before an attempt to open the line again.
+
+    It doubles from attempt to attempt, and is up to a half shorter by chance, so that not all processes come at once.
+
+    Args:
+        attempt: How many failed before it.
+        chance: From 0 to 1.
+    """
+    return float(min(FIRST_DELAY_S * 2 ** min(attempt, 16), MAX_DELAY_S)) * (1 - chance / 2)
+
 
 class ControllerLink:
     """The line to the controller.
 
     Args:
         on_ask: Answers what the controller asks this process; None where it never asks.
-        on_gone: Called when the line breaks.
+        on_back: Called when the line is open again: to another controller, which knows nothing of this process.
         dial: Opens the connection.
     """
 
@@ -28,13 +53,18 @@ class ControllerLink:
         name: str,
         tasks: Tasks,
         on_ask: OnAsk | None = None,
-        on_gone: Callable[[], None] | None = None,
+        on_back: Callable[[], None] | None = None,
         dial: Dial = dial,
     ) -> None:
         self._peer = Peer(self, role=role, name=name, tasks=tasks)
         self._answer = on_ask
-        self._gone = on_gone
+        self._back = on_back
         self._dial = dial
+        self._clock = MonotonicClock()
+        self._tasks = tasks
+        self._address = ""
+        self._open = asyncio.Event()
+        self._closed = False
         self._subscribers: dict[str, list[OnValue]] = {}
         self._last: dict[str, Snapshot] = {}
 
@@ -44,15 +74,33 @@ class ControllerLink:
         Raises:
             Disconnected: No controller listens there.
         """
+        self._address = address
         await self._dial(address, self._peer)
+        self._address = address
+        self._open.set()
         # Another controller counts its versions anew.
         self._last.clear()
         for topic in self._subscribers:
             self._peer.tell(Subscribe(topic))
 
     async def ask(self, message: Message, answer: type[Answer]) -> Answer:
-        """Ask the controller; see `Peer.ask`."""
-        return await self._peer.ask(message, answer)
+        """Ask the controller, and its successor where it dies before it answers: all that it is asked may be repeated.
+
+        Raises:
+            Refused: It answered with an error.
+            Disconnected: There is none, for longer than a restart takes, or the line was closed.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(MAX_WAIT_S):
+                    await self._open.wait()
+            except TimeoutError:
+                raise Disconnected(f"the controller is gone, for more than {MAX_WAIT_S:g}s") from None
+            try:
+                return await self._peer.ask(message, answer)
+            except Disconnected:
+                if self._closed or not self._address:
+                    raise
 
     def tell(self, message: Message) -> None:
         """Tell the controller."""
@@ -78,7 +126,9 @@ class ControllerLink:
 
     def close(self) -> None:
         """Close the line."""
-        self._gone = None
+        self._closed = True
+        # Nobody waits for it to open again.
+        self._open.set()
         self._peer.close()
 
     # Office
@@ -103,5 +153,19 @@ class ControllerLink:
 
     def on_gone(self, peer: Peer) -> None:
         """The controller is gone; what is known stays true until it is back; part of Office."""
-        if self._gone is not None:
-            self._gone()
+        if not self._closed:
+            self._open.clear()
+            self._tasks.start(self._redial(), name="reach the controller again")
+
+    async def _redial(self) -> None:
+        attempt = 0
+        while not self._closed:
+            try:
+                await self.connect(self._address)
+            except Disconnected:
+                await self._clock.sleep_until(self._clock.now() + redial_delay_s(attempt, random()))
+                attempt += 1
+            else:
+                if self._back is not None:
+                    self._back()
+                return

@@ -1,9 +1,10 @@
 """A request on its way to a replica: what the router needs to know of it."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from salver.schema.errors import SalverError
+from salver.schema.urgency import DEFAULT_URGENCY
 
 if TYPE_CHECKING:
     from salver.handle.channel import Channel
@@ -18,13 +19,47 @@ class Hints(NamedTuple):
     Attributes:
         multiplexed_model_id: The model that it is for; "" for none.
         session_id: Requests of a session are served by the same replica, where the router knows how; "" for none.
+        urgency: From 0 (most urgent) to 7, where the deployment's requests wait by priority.
+        prefer_local: By a replica that is near, rather.
     """
 
     multiplexed_model_id: str = ""
     session_id: str = ""
+    urgency: int = DEFAULT_URGENCY
+    prefer_local: bool = False
 
 
 NO_HINTS = Hints()
+
+
+class Description(NamedTuple):
+    """What whoever routes by it may know of a request.
+
+    Attributes:
+        request_id: The outermost request's id.
+        call_method: The method that is called; "" over HTTP.
+        route: Route prefix that the outermost request came in by.
+    """
+
+    request_id: str = ""
+    call_method: str = ""
+    route: str = ""
+    is_http_request: bool = False
+
+
+class HttpRequest(NamedTuple):
+    """The only argument of a request over HTTP, as routers see it.
+
+    Attributes:
+        headers: Names in lower case.
+        body: What has arrived of it: all of a short one.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
 
 
 class Outgoing(ABC):
@@ -37,9 +72,12 @@ class Outgoing(ABC):
         order: Its place among all requests of its router; set when it is routed.
         abandoned: Its caller no longer wants an answer, or knows that there will be none.
         hints: Where it should be served.
+        arrived_at: When it began to wait, in a queue that needs to know; not set before.
     """
 
-    __slots__ = ("abandoned", "attempts", "channel", "hints", "order", "stream")
+    __slots__ = ("abandoned", "arrived_at", "attempts", "channel", "hints", "order", "stream")
+
+    arrived_at: float
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
@@ -72,3 +110,25 @@ class Outgoing(ABC):
     @abstractmethod
     def on_refused(self, error: SalverError) -> None:
         """No replica was given the request and none will be."""
+
+    def describe(self) -> Description:
+        """Return what it is, for whoever routes by it."""
+        return Description()
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return a copy of its arguments, for whoever routes by them.
+
+        Raises:
+            Exception: They cannot be unpickled here.
+        """
+        return (), {}
+
+
+class Way(Protocol):
+    """What sends requests to replicas: a router, or what stands for one replica."""
+
+    def route(self, outgoing: Outgoing) -> None:
+        """Give a request to a replica now or later, or refuse it."""
+
+    def cancel(self, outgoing: Outgoing) -> None:
+        """Stop a request that was routed."""

@@ -5,7 +5,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
 from os import urandom
-from typing import Protocol
+from typing import Any, Protocol
+
+from salver.schema.urgency import DEFAULT_URGENCY
 
 
 class Answering(Protocol):
@@ -36,11 +38,14 @@ class RequestContext:
         request_id: The outermost request's id, the same in all calls it leads to.
         multiplexed_model_id: The model that this request is for; calls that it leads to say their own.
         session_id: Its session, likewise.
+        urgency: From 0 (most urgent) to 7; calls that it leads to have the same unless they say their own.
         deadline: Monotonic time until which its client waits, or None.
         is_over: Its handler has ended, or there is no request.
         is_cancelled: Nobody waits for its answer.
         answer: What user code may go on after; None where it may not.
         children: The calls that were made for it and are not settled.
+        batch_request_ids: In a batch handler, which works on several requests, their ids; `request_id` is empty there.
+        grpc_context: What a gRPC request says of itself, where there is one.
     """
 
     route: str = ""
@@ -49,11 +54,27 @@ class RequestContext:
     multiplexed_model_id: str = ""
     session_id: str = ""
     is_http_request: bool = False
+    urgency: int = DEFAULT_URGENCY
     deadline: float | None = None
     is_over: bool = False
     is_cancelled: bool = False
     answer: Answering | None = None
     children: set[Child] = field(default_factory=set, repr=False)
+    batch_request_ids: tuple[str, ...] = ()
+    grpc_context: Any = None
+    _own_id: str = field(default="", repr=False)
+
+    @property
+    def _internal_request_id(self) -> str:
+        """Return an id of this call alone; `request_id` is the same in all calls that a request leads to."""
+        if not self._own_id:
+            self._own_id = request_ids.new()
+        return self._own_id
+
+    @property
+    def cancel_on_parent_request_cancel(self) -> bool:
+        """Say that a call ends when the request that made it is cancelled."""
+        return True
 
     @property
     def is_open(self) -> bool:
@@ -79,11 +100,11 @@ class RequestContext:
 
 
 _NO_REQUEST = RequestContext(is_over=True)
-_current: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
+request_variable: ContextVar[RequestContext] = ContextVar("salver_request", default=_NO_REQUEST)
 
-current_request = _current.get
-enter_request = _current.set
-leave_request = _current.reset
+current_request = request_variable.get
+enter_request = request_variable.set
+leave_request = request_variable.reset
 
 
 class RequestIds:

@@ -11,13 +11,19 @@ from salver.schema.errors import RequestCancelledError, SalverError
 if TYPE_CHECKING:
     from salver.handle.call import Call
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import typing_extensions
 
-_NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
-_running_loop = asyncio._get_running_loop
+    T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+
+NOT_IN_A_LOOP = "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
+running_loop = asyncio._get_running_loop
+"""Returns the event loop of this thread, or None outside of one."""
 
 
-class DeploymentResponse(Outcome, Generic[T]):
+class DeploymentResponse(Outcome, Generic[T_co]):
     """The result of `handle.remote()`: await it, block for it with `result()`, or pass it to another call.
 
     It may be awaited more than once. The call runs whether or not anybody waits for it; a task that is cancelled while
@@ -37,7 +43,7 @@ class DeploymentResponse(Outcome, Generic[T]):
         self._loop = loop
         self.request_id = request_id
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         if not self.settled:
             try:
                 yield from self.future()
@@ -48,7 +54,7 @@ class DeploymentResponse(Outcome, Generic[T]):
                 raise
         return self.get()  # type: ignore[no-any-return]
 
-    def result(self, *, timeout_s: float | None = None, cancel_on_timeout: bool = True) -> T:
+    def result(self, *, timeout_s: float | None = None, cancel_on_timeout: bool = True) -> T_co:
         """Block until the answer is there and return it; only outside of event loops.
 
         Args:
@@ -60,8 +66,8 @@ class DeploymentResponse(Outcome, Generic[T]):
             RequestCancelledError: The call was cancelled.
             Exception: Whatever the called code raised, as an instance of its own type and of `RemoteError`.
         """
-        if _running_loop() is not None:
-            raise RuntimeError(_NOT_IN_A_LOOP)
+        if running_loop() is not None:
+            raise RuntimeError(NOT_IN_A_LOOP)
         call = self.call
         if not self.settled and not self.block(timeout_s):
             if cancel_on_timeout:
@@ -97,7 +103,7 @@ class DeploymentResponse(Outcome, Generic[T]):
         return reduce_response(self)
 
 
-class ReferencedResponse(DeploymentResponse[T]):
+class ReferencedResponse(DeploymentResponse[T_co]):
     """A response that arrived by reference: the call is another process's."""
 
     def cancel(self) -> None:

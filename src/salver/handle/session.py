@@ -53,7 +53,7 @@ def current_session() -> Session:
     """Return the session of the process.
 
     Raises:
-        SalverError: There is none; nothing runs yet, or it was shut down.
+        SalverError: There is none; nothing runs yet, or it has ended.
     """
     session = _Current.session
     if session is not None and not session.closed:
@@ -63,4 +63,6 @@ def current_session() -> Session:
             f"A handle was called while {what} was being imported, before anything runs. "
             'Put the call under `if __name__ == "__main__":`.'
         )
+    if _Current.session is not None:
+        raise SalverError("The instance that this process took part in has ended, or was left.")
     raise SalverError("Nothing runs here: call serve.run(app) first.")

@@ -64,12 +64,16 @@ def import_module(name: str, search_path: str | None = None) -> ModuleType:
             "installed packages; check the spelling, or run from the project's directory."
         ) from None
     if search_path is not None:
-        _refuse_namesake(module, Path(search_path).resolve())
+        refuse_namesake(module, Path(search_path).resolve())
     return module
 
 
-def _refuse_namesake(module: ModuleType, directory: Path) -> None:
-    """Refuse a module that was found elsewhere although the directory has a file of that name."""
+def refuse_namesake(module: ModuleType, directory: Path) -> None:
+    """Refuse a module that was found elsewhere although the directory has a file of that name.
+
+    Raises:
+        ImportFailed: It was.
+    """
     stem = directory.joinpath(*module.__name__.split("."))
     expected = next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
     found = getattr(module, "__file__", None)

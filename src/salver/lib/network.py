@@ -1,11 +1,14 @@
-"""What the system knows of a TCP connection."""
+"""What the system knows of a connection."""
 
 import socket
+import struct
 from asyncio import BaseTransport
 
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 # Linux's numbers, from linux/tcp_states.h.
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8
+_SO_PEERCRED = getattr(socket, "SO_PEERCRED", None)
+_CREDENTIALS = struct.Struct("3i")
 
 
 def peer_has_closed(transport: BaseTransport) -> bool:
@@ -25,3 +28,18 @@ def peer_has_closed(transport: BaseTransport) -> bool:
         return False
     finally:
         sock.detach()
+
+
+def peer_uid(transport: BaseTransport) -> int | None:
+    """Return the user of the process at the other end of a Unix socket; None where the system does not tell."""
+    hidden = transport.get_extra_info("socket")
+    if _SO_PEERCRED is None or hidden is None or hidden.family != socket.AF_UNIX:
+        return None
+    sock = socket.socket(fileno=hidden.fileno())
+    try:
+        _pid, uid, _gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, _CREDENTIALS.size))
+    except OSError:
+        return None
+    finally:
+        sock.detach()
+    return int(uid)

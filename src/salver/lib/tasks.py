@@ -1,6 +1,7 @@
 """Every task has an owner: background tasks whose death is never silent."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -40,3 +41,8 @@ class Tasks:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(task.get_name(), error)
+
+
+def complain(_name: str, error: BaseException) -> None:
+    """Report an error as one that nobody caught; for `Tasks` of a process that goes on."""
+    sys.excepthook(type(error), error, error.__traceback__)

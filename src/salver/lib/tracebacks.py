@@ -1,10 +1,11 @@
 """Tracebacks as users want them: their own frames, whole."""
 
+import importlib
 import os
 import traceback
 
 _PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_OURS = ("<frozen importlib", _PACKAGE_DIR + os.sep)
+_OURS = ("<frozen importlib", os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep, _PACKAGE_DIR + os.sep)
 
 
 def user_traceback(error: BaseException) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import msgspec
 from salver.engine.agent import CONTROLLER, Agent
 from salver.engine.base import ProcessSpec
 from salver.engine.hardware import detect
-from salver.engine.instances import socket_path
+from salver.engine.instances import describe, socket_path
 from salver.engine.midwife import Midwife, Place
 from salver.engine.node import Node
 from salver.engine.nursery import Nursery
 from salver.engine.resources import Ledger
-from salver.lib.tasks import Tasks
+from salver.lib.tasks import Tasks, complain
 from salver.processes.listening import NOBODY, open_listeners
 from salver.schema.errors import SalverError
 from salver.schema.messages import AgentFailed, AgentOptions, AgentReady
@@ -35,7 +34,7 @@ class AgentProcess:
     def __init__(self, options: AgentOptions, driver_line: socket.socket) -> None:
         self._options = options
         self._driver_line = driver_line
-        self._tasks = Tasks(on_error=_report)
+        self._tasks = Tasks(on_error=complain)
         self._listeners = NOBODY
         self._agent = Agent(
             session_id=os.getsid(0),
@@ -59,7 +58,7 @@ class AgentProcess:
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: self._tasks.start(self._agent.end(), name="end at a signal"))
         driver = await self._meet_driver()
-        failure = failure or await self._start(node, controller_entry)
+        failure = failure or await self._start(controller_entry)
         if failure is not None:
             driver.tell(AgentFailed(failure))
             await self._agent.end()
@@ -107,7 +106,7 @@ class AgentProcess:
         self._agent.manage(node, nursery)
         return node
 
-    async def _start(self, node: Node, controller_entry: str | None) -> str | None:
+    async def _start(self, controller_entry: str | None) -> str | None:
         """Listen and start the controller; return why that cannot be, if so."""
         address = unix_address(socket_path(self._options.instance_dir, "agent"))
         await listen(address, self._agent.accept)
@@ -123,7 +122,7 @@ class AgentProcess:
         )
         spec = ProcessSpec(name=CONTROLLER, entry=controller_entry, payload=msgspec.msgpack.encode(payload))
         try:
-            await node.start(spec)
+            await self._agent.start_controller(spec)
         except SalverError as error:
             return str(error)
         return None
@@ -138,9 +137,7 @@ class AgentProcess:
 
     def _ready(self) -> AgentReady:
         host, port = self._listeners.address or (None, None)
+        url = None if host is None or port is None else self._options.http.url_at(host, port)
+        describe(Path(self._options.instance_dir), os.getpid(), os.getppid(), url)
         address = unix_address(socket_path(self._options.instance_dir, CONTROLLER))
         return AgentReady(address, host, port, os.getpid())
-
-
-def _report(name: str, error: BaseException) -> None:
-    sys.excepthook(type(error), error, error.__traceback__)

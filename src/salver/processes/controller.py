@@ -56,6 +56,7 @@ async def _run(payload: ControllerPayload, context: ProcessContext) -> None:
     ]
     proxies = Proxies(engine, proxy_payloads, on_status=plane.publisher.proxy_changed, clock=clock, tasks=tasks)
     controller.attend(builds, proxies)
+    await controller.recover()
     await listen(address, lambda: Peer(controller, role="controller", name="controller", tasks=tasks))
     tasks.start(plane.loop.run(), name="control loop")
     # The agent takes this first question as the sign that the controller can be reached.

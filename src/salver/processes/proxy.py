@@ -11,6 +11,7 @@ import uvloop
 
 from salver.engine.base import ProcessContext
 from salver.handle.link import ControllerLink
+from salver.handle.policies.locality import Place
 from salver.handle.request_context import request_ids
 from salver.handle.routers import Routers
 from salver.lib.tasks import Tasks
@@ -56,13 +57,18 @@ async def _run(payload: ProxyPayload, context: ProcessContext) -> None:
             await each.drain()
         return Done()
 
-    link = ControllerLink(role="proxy", name=context.name, tasks=tasks, on_ask=answer)
+    def tell_how_it_is() -> None:
+        for each in servers:
+            link.tell(ProxyLeaving() if each.draining or stop.is_set() else ProxyReady())
+
+    link = ControllerLink(role="proxy", name=context.name, tasks=tasks, on_ask=answer, on_back=tell_how_it_is)
     await link.connect(payload.controller_address)
-    routers = Routers(link, role="proxy", name=context.name, tasks=tasks)
+    place = Place(context.node_id, prefers_near=True)
+    routers = Routers(link, role="proxy", name=context.name, tasks=tasks, place=place)
     server = ProxyServer(link, routers, payload.http, asyncio.get_running_loop())
-    servers.append(server)
     await server.start(context.listeners[payload.listener])
-    link.tell(ProxyReady())
+    servers.append(server)
+    tell_how_it_is()
     gc.freeze()
     await stop.wait()
     if not server.draining:

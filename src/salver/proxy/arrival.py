@@ -1,7 +1,7 @@
 """How long a request takes to arrive."""
 
 from salver.proxy.limits import MIN_UPLOAD_RATE_BYTES_PER_S, SWEEP_PERIOD_S
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 
 
 class Arrival:

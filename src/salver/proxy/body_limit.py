@@ -1,6 +1,6 @@
 """Bodies that are longer than an application takes."""
 
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 from salver.schema.outcomes import Outcome
 
 

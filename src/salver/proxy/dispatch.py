@@ -6,7 +6,7 @@ from salver.proxy.body_limit import too_long
 from salver.proxy.deadlines import timeout_s_of
 from salver.proxy.exchange import Client, Exchange
 from salver.proxy.heads import outcome_head
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 from salver.proxy.site import Site
 from salver.schema.outcomes import Outcome
 from salver.transport.wire import HttpHead
@@ -35,6 +35,7 @@ def look_up(site: Site, caller: Caller, request: Request) -> tuple[HttpHead, Rou
         request_id = request_ids.new()
         request.request_id = request_id.encode()
     place, query = site.places.find(request.target)
+    hints = request.hints
     outcome = request.refused or (site.own_answer(place.path) if place.is_own else None) or place.outcome
     limit = request.max_body_size_bytes = place.max_body_size_bytes
     if limit is not None and outcome is None:
@@ -52,7 +53,9 @@ def look_up(site: Site, caller: Caller, request: Request) -> tuple[HttpHead, Rou
         place.raw_path,
         None,
         caller.scheme,
-        *request.hints,
+        hints.multiplexed_model_id,
+        hints.session_id,
+        hints.urgency,
     )
     return (head, place.router, None) if outcome is None else (head, None, outcome)
 

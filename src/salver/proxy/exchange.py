@@ -1,14 +1,14 @@
 """One HTTP request on its way through the proxy: from parsed head to written answer."""
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from salver.handle.outgoing import Outgoing
+from salver.handle.outgoing import Description, HttpRequest, Outgoing
 from salver.proxy.heads import Head, outcome_head, trailer_lines
 from salver.proxy.limits import GRANT_SIZE_BYTES
-from salver.proxy.parsing import Request
+from salver.proxy.request import Request
 from salver.proxy.upload import Upload
 from salver.schema.errors import ReplicaDiedError, SalverError
 from salver.schema.outcomes import INTERNAL_ERROR, Outcome, outcome_of
@@ -172,6 +172,15 @@ class Exchange(Outgoing):
             self._client.cut()
         else:
             self._answer(INTERNAL_ERROR)
+
+    def describe(self) -> Description:
+        """Part of Outgoing."""
+        return Description(self._head.request_id, "", self._head.route, is_http_request=True)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Part of Outgoing."""
+        head = self._head
+        return (HttpRequest(head.method, head.path, head.query, tuple(head.headers), self._body),), {}
 
     def may_repeat(self) -> bool:
         """Only what has no effect when done twice, and only before the client has seen anything; part of Outgoing."""

@@ -14,7 +14,8 @@ from salver.proxy.dispatch import Caller, begin, exchange_for, look_up, refusal_
 from salver.proxy.exchange import Exchange
 from salver.proxy.heads import outcome_head
 from salver.proxy.limits import LINGER_S, MAX_PIPELINED, QUIET_S, UPLOAD_WINDOW_SIZE_BYTES
-from salver.proxy.parsing import TOO_SLOW, Request, RequestParser
+from salver.proxy.parsing import TOO_SLOW, RequestParser
+from salver.proxy.request import Request
 from salver.proxy.site import Site
 from salver.proxy.upgrades import PREFACE, speak_http2, websocket
 from salver.schema.outcomes import Outcome

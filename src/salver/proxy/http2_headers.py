@@ -6,18 +6,11 @@ from collections.abc import Iterable
 from salver.proxy.limits import (
     MAX_HEADERS,
     MAX_HEADERS_SIZE_BYTES,
-    MAX_REQUEST_ID_SIZE_BYTES,
     MAX_TARGET_SIZE_BYTES,
     UPLOAD_WINDOW_SIZE_BYTES,
 )
-from salver.proxy.parsing import (
-    MODEL_ID_HEADERS,
-    NO_TUNNEL,
-    SESSION_ID_HEADERS,
-    TOO_LARGE_HEADERS,
-    TOO_LONG_TARGET,
-    Request,
-)
+from salver.proxy.parsing import NO_TUNNEL, TOO_LARGE_HEADERS, TOO_LONG_TARGET
+from salver.proxy.request import NOTES, Request
 from salver.schema.outcomes import Outcome
 
 BAD_TARGET = Outcome(400, b"Bad Request: the path has characters that no path has.")
@@ -54,16 +47,8 @@ def read_headers(request: Request, headers: Iterable[tuple[bytes, bytes]]) -> Ou
 
 def _read(request: Request, name: bytes, value: bytes) -> None:
     request.headers.append((name, value))
-    if name == b"x-request-id" and not request.request_id:
-        request.request_id = value.strip()[:MAX_REQUEST_ID_SIZE_BYTES]
-    elif name == b"x-request-timeout-seconds":
-        request.timeout = request.timeout or value.strip()
-    elif name == b"x-request-disconnect-disabled":
-        request.outlives_client = value.strip() == b"?1"
-    elif name in MODEL_ID_HEADERS:
-        request.hints = request.hints._replace(multiplexed_model_id=value.strip().decode("latin-1"))
-    elif name in SESSION_ID_HEADERS:
-        request.hints = request.hints._replace(session_id=value.strip().decode("latin-1"))
+    if (note := NOTES.get(name)) is not None:
+        note(request, value)
     elif name == b"content-length":
         request.is_long = value.isdigit() and int(value) > UPLOAD_WINDOW_SIZE_BYTES
     elif name == b"expect":

@@ -14,7 +14,8 @@ from salver.proxy.exchange import Exchange
 from salver.proxy.heads import Head, outcome_head
 from salver.proxy.http2_headers import read_headers
 from salver.proxy.limits import MIN_UPLOAD_RATE_BYTES_PER_S, UPLOAD_WINDOW_SIZE_BYTES
-from salver.proxy.parsing import TOO_SLOW, Request
+from salver.proxy.parsing import TOO_SLOW
+from salver.proxy.request import Request
 from salver.schema.outcomes import Outcome
 
 if TYPE_CHECKING:

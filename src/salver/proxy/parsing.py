@@ -1,18 +1,18 @@
 """Requests out of bytes, within limits; a refused one is the last that is parsed."""
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
-from salver.handle.outgoing import NO_HINTS
 from salver.proxy.limits import (
     MAX_HEADERS,
     MAX_HEADERS_SIZE_BYTES,
-    MAX_REQUEST_ID_SIZE_BYTES,
     MAX_TARGET_SIZE_BYTES,
     UPLOAD_WINDOW_SIZE_BYTES,
 )
+from salver.proxy.request import NOTES, Note, Request
 from salver.schema.outcomes import Outcome
 
 BAD_REQUEST = Outcome(400, b"Bad Request: this is not HTTP/1.1 as RFC 9112 has it.")
@@ -26,10 +26,6 @@ UNKNOWN_CODING = Outcome(501, b"Not Implemented: 'chunked' is the only transfer 
 NO_TUNNEL = Outcome(501, b"Not Implemented: there are no tunnels here.")
 UNKNOWN_VERSION = Outcome(505, b"HTTP Version Not Supported: HTTP/1.1 and HTTP/1.0 are spoken here.")
 
-# Users write them either way.
-MODEL_ID_HEADERS = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id")
-SESSION_ID_HEADERS = (b"x-session-id", b"x_session_id")
-
 _MAX_DIGITS = 18
 # RFC 9112 §3.2: a server that takes any other may be used to send a request past those who choose by host.
 _is_host = re.compile(rb"(?:[\w.~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?[ \t]*").fullmatch
@@ -39,77 +35,6 @@ _OTHER_METHODS = frozenset(
     {"SOURCE", "DESCRIBE", "ANNOUNCE", "SETUP", "PLAY", "PAUSE"}
     | {"TEARDOWN", "GET_PARAMETER", "SET_PARAMETER", "REDIRECT", "RECORD", "FLUSH"}
 )
-
-
-class Request:
-    """A request, as far as it has arrived.
-
-    Attributes:
-        version: "1.1" or "1.0".
-        request_id: As the client gave it; empty until the proxy gives one where the client did not.
-        body_size: How many bytes of the body have arrived.
-        keep_alive: The connection may carry another request after this one.
-        refused: The answer to a request that is refused; the connection ends with it.
-        head_done: What comes now is the body.
-        trailers_size: Bytes of what came after the body, and was dropped.
-        has_host: It says whom it is for.
-        has_body: Its headers announce a body.
-        is_long: Its body may be longer than what is kept of one, so it is not waited for.
-        max_body_size_bytes: A longer body is refused; None until that is known, and where there is no limit.
-        begun: It was given away before it was whole; the rest of its body follows.
-        expects_continue: The client waits for a word before it sends the body.
-        timeout: How many seconds the client waits, in its words; empty where it says nothing.
-        outlives_client: The request goes on when the client leaves.
-        hints: Where it should be served.
-        is_websocket: It asks for a WebSocket; what comes after it is no HTTP.
-    """
-
-    __slots__ = (
-        "begun",
-        "body",
-        "body_size",
-        "expects_continue",
-        "has_body",
-        "has_host",
-        "head_done",
-        "headers",
-        "hints",
-        "is_long",
-        "is_websocket",
-        "keep_alive",
-        "max_body_size_bytes",
-        "method",
-        "outlives_client",
-        "refused",
-        "request_id",
-        "target",
-        "timeout",
-        "trailers_size",
-        "version",
-    )
-
-    def __init__(self) -> None:
-        self.method = "GET"
-        self.target = b""
-        self.version = "1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.body: bytes | bytearray = b""
-        self.body_size = 0
-        self.request_id = b""
-        self.keep_alive = False
-        self.refused: Outcome | None = None
-        self.head_done = False
-        self.trailers_size = 0
-        self.has_body = False
-        self.has_host = False
-        self.is_long = False
-        self.max_body_size_bytes: int | None = None
-        self.begun = False
-        self.expects_continue = False
-        self.timeout = b""
-        self.outlives_client = False
-        self.hints = NO_HINTS
-        self.is_websocket = False
 
 
 class Receiver(Protocol):
@@ -342,10 +267,6 @@ class RequestParser:
             self._stop(BAD_REQUEST)
         request.has_host = True
 
-    def _on_request_id(self, value: bytes) -> None:
-        if not self.request.request_id:
-            self.request.request_id = value.strip()[:MAX_REQUEST_ID_SIZE_BYTES]
-
     def _on_content_length(self, value: bytes) -> None:
         digits = value.strip().lstrip(b"0")
         self.request.has_body = bool(digits)
@@ -366,19 +287,6 @@ class RequestParser:
         if value.strip().lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
             self.request.expects_continue = True
 
-    def _on_timeout(self, value: bytes) -> None:
-        self.request.timeout = self.request.timeout or value.strip()
-
-    def _on_model_id(self, value: bytes) -> None:
-        self.request.hints = self.request.hints._replace(multiplexed_model_id=value.strip().decode("latin-1"))
-
-    def _on_session_id(self, value: bytes) -> None:
-        self.request.hints = self.request.hints._replace(session_id=value.strip().decode("latin-1"))
-
-    def _on_disconnect_disabled(self, value: bytes) -> None:
-        # A boolean as RFC 8941 writes it.
-        self.request.outlives_client = value.strip() == b"?1"
-
 
 class _Body:
     """Takes the body of a request whose head is known."""
@@ -393,18 +301,18 @@ class _Body:
         raise _Refused  # What follows is no request.
 
 
+def _noted_by(note: Note) -> Callable[[RequestParser, bytes], None]:
+    return lambda parser, value: note(parser.request, value)
+
+
 def _asks_for_websocket(request: Request) -> bool:
     return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in request.headers)
 
 
-_SPECIAL = {
+_SPECIAL: dict[bytes, Callable[[RequestParser, bytes], None]] = {
     b"host": RequestParser._on_host,
-    b"x-request-id": RequestParser._on_request_id,
     b"content-length": RequestParser._on_content_length,
     b"transfer-encoding": RequestParser._on_transfer_encoding,
     b"expect": RequestParser._on_expect,
-    b"x-request-timeout-seconds": RequestParser._on_timeout,
-    b"x-request-disconnect-disabled": RequestParser._on_disconnect_disabled,
-    **dict.fromkeys(MODEL_ID_HEADERS, RequestParser._on_model_id),
-    **dict.fromkeys(SESSION_ID_HEADERS, RequestParser._on_session_id),
+    **{name: _noted_by(note) for name, note in NOTES.items()},
 }

@@ -97,7 +97,7 @@ class SocketExchange(Outgoing):
 
     def __init__(self, client: SocketClient, router: "Router", head: HttpHead) -> None:
         super().__init__()
-        self.hints = Hints(head.multiplexed_model_id, head.session_id)
+        self.hints = Hints(head.multiplexed_model_id, head.session_id, head.urgency)
         self.accepted = False
         self.answered = False
         self.window = SOCKET_WINDOW_SIZE_BYTES

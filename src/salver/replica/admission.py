@@ -43,6 +43,20 @@ class Admission(Generic[Caller]):
         self.wait(caller)
         return False
 
+    def reserve(self, caller: Caller, *, held: bool) -> bool:
+        """Hold a slot for a request that is to come, or put the caller in line and return False.
+
+        Args:
+            held: The caller would use a slot that was held for it; it stays so.
+        """
+        if held and caller in self._held:
+            return True
+        if not self.closed and self.taken < self.limit:
+            self._hold(caller)
+            return True
+        self.wait(caller)
+        return False
+
     def leave(self) -> None:
         """A request is finished."""
         self.running -= 1
@@ -93,6 +107,9 @@ class Admission(Generic[Caller]):
     def _offer_free_slots(self) -> None:
         while self._line and not self.closed and self.taken < self.limit:
             caller, _ = self._line.popitem(last=False)
-            self._held[caller] = self._held.get(caller, 0) + 1
-            self._num_held += 1
+            self._hold(caller)
             self._offer(caller)
+
+    def _hold(self, caller: Caller) -> None:
+        self._held[caller] = self._held.get(caller, 0) + 1
+        self._num_held += 1

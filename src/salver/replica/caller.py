@@ -43,6 +43,8 @@ from salver.transport.wire import (
     PART,
     PASS,
     REJECT,
+    RESERVE,
+    RESERVED,
     RESULT,
     ROOM,
     SOCKET,
@@ -109,7 +111,7 @@ class Caller:
             if kind >= PART:
                 self._on_payload(kind, flags, stream, header, body)
             else:
-                self._on_control(kind, stream, header, body)
+                self._on_control(kind, flags, stream, header, body)
             return
         arrival = None
         if flags & LARGE:
@@ -163,7 +165,7 @@ class Caller:
             self._large.close()
         self._server.left(self)
 
-    def _on_control(self, kind: int, stream: int, header: bytes, body: bytes) -> None:
+    def _on_control(self, kind: int, flags: int, stream: int, header: bytes, body: bytes) -> None:
         if kind == CANCEL:
             self._cancel(stream)
         elif kind in _INPUT_KINDS:
@@ -171,10 +173,19 @@ class Caller:
         elif kind == CREDIT:
             if (answer := self._answers.get(stream)) is not None:
                 answer.grant(_credit(header))
-        elif kind == PASS:
-            self._server.admission.give_up(self)
-        elif kind == WAIT and not self._server.admission.wait(self):
-            self._connection.send(REJECT, 0, load=self._server.admission.taken)
+        else:
+            self._on_place(kind, flags, stream)
+
+    def _on_place(self, kind: int, flags: int, stream: int) -> None:
+        """Act on what is said of slots and places in line."""
+        admission = self._server.admission
+        if kind == PASS:
+            admission.give_up(self)
+        elif kind == WAIT and not admission.wait(self):
+            self._connection.send(REJECT, 0, load=admission.taken)
+        elif kind == RESERVE:
+            answer = RESERVED if admission.reserve(self, held=bool(flags & HELD)) else REJECT
+            self._connection.send(answer, stream, load=admission.taken)
 
     def _on_input(self, kind: int, stream: int, header: bytes, body: bytes) -> None:
         # What still comes for a request that was refused, or answered early, has no place to go.
@@ -261,7 +272,7 @@ class Caller:
             head = _decode_call(header)
             request_id, method = head.request_id, head.method
             context = RequestContext(
-                head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id
+                head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id, False, head.urgency
             )
             self._enter(stream, context, head.timeout_s)
             form = head.form
@@ -349,7 +360,9 @@ class Caller:
 
 
 def _context_of(head: HttpHead, app_name: str) -> RequestContext:
-    return RequestContext(head.route, head.request_id, app_name, head.multiplexed_model_id, head.session_id, True)
+    return RequestContext(
+        head.route, head.request_id, app_name, head.multiplexed_model_id, head.session_id, True, head.urgency
+    )
 
 
 def _where(request_id: str) -> str:

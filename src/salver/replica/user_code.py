@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +10,17 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from salver.lib import preloaded
+from salver.lib.finalizers import claim_finalizer
 from salver.lib.importing import get_attribute, import_module
 from salver.replica.workers import Workers
 from salver.schema.application import CodeRef, ImportedCode
 from salver.schema.errors import NoSuchMethod, SalverError
+from salver.schema.ids import ReplicaRank
 
 Servable = Callable[..., Any]
+
+_HOOK_THREADS = 2
+"""A health check must not wait for a `reconfigure` that takes long; neither may wait for requests."""
 
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
@@ -50,6 +55,7 @@ class UserCode:
         self._instance: Any = None
         self._methods: dict[str, _Method] = {}
         self._workers = Workers(max_threads)
+        self._hooks = Workers(_HOOK_THREADS)
 
     @property
     def instance(self) -> Any:
@@ -67,23 +73,47 @@ class UserCode:
         if inspect.isawaitable(made):
             await made
 
-    async def reconfigure(self, user_config: Any) -> None:
-        """Hand the user's class its configuration.
+    @property
+    def takes_rank(self) -> bool:
+        """Say whether the user's `reconfigure` has a parameter `rank`."""
+        method = self._hook_named("reconfigure")
+        return method is not None and "rank" in _parameters(method)
+
+    async def reconfigure(self, user_config: Any, rank: ReplicaRank, *, serves: bool) -> None:
+        """Hand the user's class its configuration, and its rank where it wants that.
+
+        Args:
+            serves: Requests run meanwhile, which a plain `def` must not hold up: it runs in a thread then. At the
+                start it runs where the constructor ran.
 
         Raises:
             SalverError: There is a configuration and nothing that could take it.
         """
-        if user_config is None:
+        method, takes_rank = self._hook_named("reconfigure"), self.takes_rank
+        if user_config is None and not takes_rank:
             return
-        method = getattr(self._instance, "reconfigure", None)
-        if method is None or not inspect.isclass(self._servable):
+        if method is None:
             raise SalverError(
                 f"user_config was given, but {_name_of(self._servable)} has no method "
                 "`reconfigure(self, user_config)` to take it."
             )
-        done = method(user_config)
-        if inspect.isawaitable(done):
-            await done
+        named = {"rank": rank} if takes_rank else {}
+        if serves:
+            await self._run_hook(method, user_config, **named)
+        else:
+            done = method(user_config, **named)
+            if inspect.isawaitable(done):
+                await done
+
+    async def check_health(self) -> None:
+        """Run the user's `check_health`, where there is one; it raises where the replica is not healthy."""
+        method = self._hook_named("check_health")
+        if method is not None:
+            await self._run_hook(method)
+
+    def find_hook(self, name: str) -> Callable[..., Any] | None:
+        """Return a method that the user's class may have and that Salver calls by itself, or None."""
+        return self._lookup(name) if inspect.isclass(self._servable) else None
 
     def change_max_threads(self, max_threads: int) -> None:
         """Run at most this many plain `def` calls at once from now on; those that run are not interrupted."""
@@ -125,10 +155,10 @@ class UserCode:
         instance, self._instance = self._instance, None
         self._methods.clear()
         self._workers.close()
-        finalizer = getattr(type(instance), "__del__", None)
+        self._hooks.close()
+        finalizer = claim_finalizer(instance)
         if finalizer is None:
             return
-        _never_finalize(instance, finalizer)
         done = finalizer(instance)
         if inspect.isawaitable(done):
             await done
@@ -145,6 +175,24 @@ class UserCode:
                 await self._workers.outlast(job)
             raise
         return await result if inspect.isawaitable(result) else result
+
+    async def _run_hook(self, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Run a hook beside requests: a plain `def` in a thread, so that it cannot hold the loop."""
+        if _is_async(hook):
+            await hook(*args, **kwargs)
+            return
+        job = self._hooks.start(hook, args, kwargs)
+        try:
+            result = await job.future
+        except asyncio.CancelledError:
+            # One that runs goes on; nobody waits for it any more.
+            self._hooks.drop(job)
+            raise
+        if inspect.isawaitable(result):
+            await result
+
+    def _hook_named(self, name: str) -> Callable[..., Any] | None:
+        return self._lookup(name) if inspect.isclass(self._servable) else None
 
     def _find(self, name: str) -> _Method:
         function = self._lookup(name)
@@ -175,20 +223,6 @@ async def _close(generator: Any) -> None:
         await (generator.aclose() if inspect.isasyncgen(generator) else asyncio.to_thread(generator.close))
 
 
-def _never_finalize(instance: Any, finalizer: Callable[[Any], Any]) -> None:
-    """Keep Python from running the finalizer of this instance when it is collected."""
-    finalized = {id(instance)}
-
-    def finalize(other: Any) -> Any:
-        if id(other) not in finalized:
-            return finalizer(other)
-        # Whatever is made at the same place later has a finalizer again.
-        finalized.clear()
-        return None
-
-    type(instance).__del__ = finalize
-
-
 def _is_async(function: Callable[..., Any]) -> bool:
     while isinstance(function, partial):
         function = function.func
@@ -206,3 +240,10 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
         return not inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False
+
+
+def _parameters(function: Callable[..., Any]) -> Collection[str]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return ()

@@ -1,10 +1,14 @@
 """Which replica this is."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from salver.lib.tasks import Tasks
 from salver.schema.errors import SalverError
-from salver.schema.ids import ReplicaID
+from salver.schema.ids import ReplicaID, ReplicaRank
+
+_ALONE = ReplicaRank()
 
 
 @dataclass(frozen=True)
@@ -15,11 +19,15 @@ class ReplicaContext:
         replica_id: Its id.
         servable_object: The user's instance; None while it is being constructed, and for functions the function.
         code_version: Version of the application it was started with.
+        rank: Which of its deployment's replicas it is. It may change while the replica lives.
+        world_size: How many replicas the deployment is to have; changes when it is scaled.
     """
 
     replica_id: ReplicaID
     servable_object: Any
     code_version: str
+    rank: ReplicaRank = _ALONE
+    world_size: int = 1
 
     @property
     def app_name(self) -> str:
@@ -39,6 +47,9 @@ class ReplicaContext:
 
 class _Here:
     context: ReplicaContext | None = None
+    max_ongoing_requests: int | None = None
+    tasks: Tasks | None = None
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 def set_replica_context(context: ReplicaContext | None) -> None:
@@ -60,3 +71,23 @@ def get_replica_context() -> ReplicaContext:
     if _Here.context is None:
         raise SalverError("`serve.get_replica_context()` may only be called from within a deployment's replica.")
     return _Here.context
+
+
+def set_max_ongoing_requests(limit: int | None) -> None:
+    """Say how many requests this replica works on at once."""
+    _Here.max_ongoing_requests = limit
+
+
+def find_max_ongoing_requests() -> int | None:
+    """Return how many requests this replica works on at once, or None."""
+    return _Here.max_ongoing_requests
+
+
+def set_replica_tasks(tasks: Tasks | None, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Say who owns the tasks that decorators of user code start in the replica's event loop, and ends them with it."""
+    _Here.tasks, _Here.loop = tasks, loop
+
+
+def find_replica_tasks() -> Tasks | None:
+    """Return who owns such tasks, or None where another event loop runs, or none."""
+    return _Here.tasks if asyncio.get_running_loop() is _Here.loop else None

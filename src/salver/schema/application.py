@@ -1,5 +1,7 @@
 """A built application: everything the controller needs to run it, and nothing that needs the user's modules."""
 
+from typing import Any
+
 import msgspec
 
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
@@ -40,17 +42,37 @@ class Preload(msgspec.Struct, frozen=True):
     env: dict[str, str] = {}
 
 
+class RouterSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How the callers of a deployment choose among its replicas.
+
+    Attributes:
+        policy: One of Salver's own; "" where the user's code chooses.
+        code: The user's class, which callers that do not have it load.
+        blob: It, pickled, where it has no import path.
+        search_path: Where its module is found.
+        kwargs: The policy's arguments, or those of the class's `initialize_state`.
+    """
+
+    policy: str = ""
+    code: CodeRef | None = None
+    blob: bytes = b""
+    search_path: tuple[str, ...] = ()
+    kwargs: dict[str, Any] = {}
+
+
 class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment of a built application.
 
     Attributes:
         arguments: Pickled `(args, kwargs)` of the constructor, handles in place of bound applications.
+        router: How its callers choose among its replicas; None for two choices.
     """
 
     name: str
     code: CodeRef
     arguments: bytes
     options: Options
+    router: RouterSpec | None = None
 
 
 class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,10 @@ class HTTPOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Return "http" or "https"."""
         return "http" if self.tls is None else "https"
 
+    def url_at(self, host: str, port: int) -> str:
+        """Return the URL of a proxy that listens there."""
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
 
 _SECRET = ("ssl_keyfile_password",)
 _FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")

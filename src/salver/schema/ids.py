@@ -28,3 +28,17 @@ class ReplicaID(msgspec.Struct, frozen=True, order=True, array_like=True):
 
     def __str__(self) -> str:
         return f"{self.deployment_id.app_name}#{self.deployment_id.name}#{self.unique_id}"
+
+
+class ReplicaRank(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Which of its deployment's replicas a replica is; each counts from 0.
+
+    Attributes:
+        rank: Among all of them.
+        node_rank: Its node, among those that have replicas of the deployment.
+        local_rank: Among those on its node.
+    """
+
+    rank: int = 0
+    node_rank: int = 0
+    local_rank: int = 0

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from salver.schema.application import ApplicationSpec, Preload
+from salver.schema.application import ApplicationSpec, Preload, RouterSpec
 from salver.schema.http import HTTPOptions
-from salver.schema.ids import DeploymentID, ReplicaID
+from salver.schema.ids import DeploymentID, ReplicaID, ReplicaRank
 from salver.schema.status import ServeStatus
 
 
@@ -45,9 +45,14 @@ class Snapshot(Message, frozen=True):
 
 
 class Deploy(Message, frozen=True):
-    """Make this application the wish; answered when the wish is saved, long before it is fulfilled."""
+    """Make this application the wish; answered when the wish is saved, long before it is fulfilled.
+
+    Attributes:
+        others: Wanted together with it, or none of them.
+    """
 
     application: ApplicationSpec
+    others: tuple[ApplicationSpec, ...] = ()
 
 
 class BuildAndDeploy(Message, frozen=True, kw_only=True):
@@ -110,11 +115,61 @@ class BuildError(Message, frozen=True):
     reason: str
 
 
+class ReplicaJoined(Message, frozen=True):
+    """A replica's process runs; it constructs the user's code once it is told its rank.
+
+    Attributes:
+        rank: The rank that an earlier controller told it; None for one that waits for its first.
+    """
+
+    replica: ReplicaID
+    rank: ReplicaRank | None = None
+
+
 class ReplicaReady(Message, frozen=True):
-    """A replica answers requests at this address."""
+    """A replica answers requests at this address; told to each controller that there is in its life.
+
+    Attributes:
+        draining: An earlier controller told it to take no new requests.
+        rank: The rank that it was told last.
+    """
 
     replica: ReplicaID
     address: str
+    draining: bool = False
+    rank: ReplicaRank | None = None
+
+
+class ReplicaReport(Message, frozen=True, kw_only=True):
+    """What a replica says of itself; None where nothing has changed since the last time.
+
+    Attributes:
+        multiplexed_model_ids: The models that are loaded or being loaded, in order.
+        routing_stats: What the user's `record_routing_stats` returned.
+        autoscaling_stats: What the user's `record_autoscaling_stats` returned.
+        metadata: What the user's `record_replica_metadata` returned.
+    """
+
+    replica: ReplicaID
+    multiplexed_model_ids: tuple[str, ...] | None = None
+    routing_stats: dict[str, float] | None = None
+    autoscaling_stats: dict[str, float] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class ReplicaHealth(Message, frozen=True, kw_only=True):
+    """What came of a replica's health check; told after each one, and while the event loop is held.
+
+    Attributes:
+        failures: Failed checks in a row.
+        reason: What the last one raised, or where the event loop is held.
+        loop_held_s: How long user code has held the event loop by now.
+    """
+
+    replica: ReplicaID
+    failures: int
+    reason: str = ""
+    loop_held_s: float = 0.0
 
 
 class ReplicaFailed(Message, frozen=True):
@@ -137,6 +192,13 @@ class ProxyLeaving(Message, frozen=True):
 
 class Drain(Message, frozen=True):
     """Take no new requests; answered when the last one is finished."""
+
+
+class Ranked(Message, frozen=True):
+    """Be this one from now on; answered when the user's `reconfigure`, if it takes a rank, has returned."""
+
+    rank: ReplicaRank
+    world_size: int
 
 
 class Reconfigure(Message, frozen=True, kw_only=True):
@@ -178,26 +240,41 @@ class Routes(msgspec.Struct, frozen=True, tag="routes"):
 
 
 class ReplicaEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A replica that takes requests."""
+    """A replica that takes requests.
+
+    Attributes:
+        multiplexed_model_ids: The models that it has loaded or loads, in order.
+        routing_stats: What the user's `record_routing_stats` returned last.
+        metadata: What the user's `record_replica_metadata` returned.
+        availability_zone: Of its node; "" where that is not known.
+    """
 
     replica: ReplicaID
     address: str
     node_id: str
     max_ongoing_requests: int
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: dict[str, float] = {}
+    metadata: dict[str, Any] = {}
+    availability_zone: str = ""
 
 
 class Replicas(msgspec.Struct, frozen=True, tag="replicas", kw_only=True):
     """Value of a deployment's replicas topic.
 
     Attributes:
+        request_priorities: Waiting requests are served by priority.
         unavailable: Why callers should not wait while `replicas` is empty; None while waiting makes sense.
+        router: How callers choose among them; None for two choices.
     """
 
     replicas: tuple[ReplicaEntry, ...] = ()
     max_queued_requests: int = -1
     backpressure_status: int = 503
     backpressure_retry_after_s: float | None = None
+    request_priorities: bool = False
     unavailable: str | None = None
+    router: RouterSpec | None = None
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
@@ -222,6 +299,7 @@ class StartProcess(Message, frozen=True, kw_only=True):
     resources: dict[str, float]
     env: dict[str, str]
     listeners: tuple[str, ...]
+    note: bytes = b""
 
 
 class ProcessStarted(Message, frozen=True):
@@ -252,6 +330,25 @@ class ProcessExited(Message, frozen=True):
     exit_code: int | None
     signal: int | None
     last_output: str = ""
+
+
+class GetProcesses(Message, frozen=True):
+    """Ask which of the processes that were ordered live."""
+
+
+class LivingProcess(msgspec.Struct, frozen=True, array_like=True):
+    """A process that was ordered and lives; see `engine.base.Living`."""
+
+    name: str
+    pid: int
+    note: bytes
+
+
+class Processes(Message, frozen=True):
+    """The answer to GetProcesses."""
+
+    node_id: str
+    processes: tuple[LivingProcess, ...]
 
 
 class GetNodes(Message, frozen=True):
@@ -342,17 +439,23 @@ AnyMessage = (
     | Shutdown
     | Built
     | BuildError
+    | ReplicaJoined
     | ReplicaReady
+    | ReplicaReport
+    | ReplicaHealth
     | ReplicaFailed
     | ProxyReady
     | ProxyLeaving
     | Drain
+    | Ranked
     | Reconfigure
     | StartProcess
     | ProcessStarted
     | SignalProcess
     | ReleasePreload
     | ProcessExited
+    | GetProcesses
+    | Processes
     | GetNodes
     | Nodes
     | AgentOptions

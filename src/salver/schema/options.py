@@ -50,6 +50,26 @@ class AutoscalingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     aggregation_function: Literal["mean", "max", "min"] = "mean"
 
 
+class RequestRouterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How callers choose among a deployment's replicas."""
+
+    request_router_class: Annotated[
+        Any, Meta(description="A policy's name, an import path like 'module:Class', or the class.")
+    ] = "salver.request_router:PowerOfTwoChoicesRequestRouter"
+    request_router_kwargs: Annotated[
+        dict[str, Any], Meta(description="The policy's arguments, or those of the class's initialize_state().")
+    ] = {}
+    request_routing_stats_period_s: Annotated[
+        float, Meta(gt=0, description="Seconds between calls of the deployment's record_routing_stats().")
+    ] = 10.0
+    request_routing_stats_timeout_s: Annotated[float, Meta(gt=0, description="Seconds such a call may take.")] = 30.0
+    initial_backoff_s: Annotated[
+        float, Meta(ge=0, description="Accepted, unused: requests wait for an event, not for a time.")
+    ] = 0.025
+    backoff_multiplier: Annotated[float, Meta(ge=0, description="Accepted, unused.")] = 2.0
+    max_backoff_s: Annotated[float, Meta(ge=0, description="Accepted, unused.")] = 0.5
+
+
 class ActorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What each replica's process needs."""
 
@@ -73,11 +93,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_queued_requests: Annotated[
         int, Meta(ge=-1, description="Requests each caller may have waiting; -1 for no limit.")
     ] = -1
+    request_priorities: Annotated[
+        bool, Meta(description="Serve waiting requests by priority: the handle's option, the header Priority.")
+    ] = False
     backpressure_config: Annotated[
         BackpressureConfig | None, Meta(description="Status and Retry-After when the queue is full.")
     ] = None
     autoscaling_config: Annotated[
         AutoscalingConfig | None, Meta(description="Bounds and pace of automatic scaling.")
+    ] = None
+    request_router_config: Annotated[
+        RequestRouterConfig | None, Meta(description="How callers choose among the replicas.")
     ] = None
     user_config: Annotated[
         Any, Meta(description="JSON value handed to the class's reconfigure() at start and at each change.")
@@ -125,8 +151,10 @@ class OptionChanges(TypedDict, total=False):
     num_replicas: int | Literal["auto"] | None
     max_ongoing_requests: int
     max_queued_requests: int
+    request_priorities: bool
     backpressure_config: BackpressureConfig | Mapping[str, Any] | None
     autoscaling_config: AutoscalingConfig | Mapping[str, Any] | None
+    request_router_config: RequestRouterConfig | Mapping[str, Any] | None
     user_config: Any
     graceful_shutdown_wait_loop_s: float
     graceful_shutdown_timeout_s: float
@@ -145,6 +173,7 @@ _TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fi
 _STRUCTS = {
     "autoscaling_config": AutoscalingConfig,
     "backpressure_config": BackpressureConfig,
+    "request_router_config": RequestRouterConfig,
 }
 _QUEUED = "-1 (no limit) or a positive integer"
 
@@ -189,10 +218,18 @@ def _converted(name: str, value: Any) -> Any:
     if name == "max_ongoing_requests" and value is None:
         raise InvalidOption("`max_ongoing_requests` must be non-null, got None.")
     if name in _STRUCTS and value is not None:
-        return struct_from(name, value, _STRUCTS[name])
+        return _config(name, value)
     if name == "max_queued_requests":
         return _queue_limit(value)
     return converted(name, value, _TYPES[name])
+
+
+def _config(name: str, value: Any) -> Any:
+    config = struct_from(name, value, _STRUCTS[name])
+    if not isinstance(config, RequestRouterConfig):
+        return config
+    kwargs = json_value(f"{name}.request_router_kwargs", config.request_router_kwargs)
+    return msgspec.structs.replace(config, request_router_kwargs=kwargs)
 
 
 def _queue_limit(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What each kind of process is told when it is started: the payload of its `ProcessSpec`."""
+"""What each kind of process is told when it is started, and the notes by which a new controller knows it again."""
 
 from typing import Any
 
@@ -45,7 +45,13 @@ class BuilderPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """To a replica."""
+    """To a replica.
+
+    Attributes:
+        routing_stats_period_s: How often the user's `record_routing_stats` is asked.
+        routing_stats_timeout_s: How long it may take.
+        autoscaling_stats_period_s: How often the user's `record_autoscaling_stats` is asked.
+    """
 
     controller_address: str
     replica: ReplicaID
@@ -54,5 +60,45 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     max_ongoing_requests: int
     num_cpus: float
     user_config: Any
+    health_check_period_s: float
+    health_check_timeout_s: float
     code_version: str
     expose_tracebacks: bool
+    routing_stats_period_s: float = 10.0
+    routing_stats_timeout_s: float = 30.0
+    autoscaling_stats_period_s: float = 10.0
+
+
+class ProxyNote(msgspec.Struct, frozen=True, tag="proxy"):
+    """Of a proxy.
+
+    Attributes:
+        slot: Which of the instance's proxies it is.
+    """
+
+    slot: int
+
+
+class ReplicaNote(msgspec.Struct, frozen=True, tag="replica"):
+    """Of a replica.
+
+    Attributes:
+        drain_timeout_s: How long it may finish what it has.
+        silence_allowed_s: Nothing may be heard of it for so long before something may be wrong.
+        resources: What it holds, by name.
+    """
+
+    replica: ReplicaID
+    version: str
+    drain_timeout_s: float
+    silence_allowed_s: float
+    resources: dict[str, float]
+
+
+class BuilderNote(msgspec.Struct, frozen=True, tag="builder"):
+    """Of a builder: the application that it builds."""
+
+    application: str
+
+
+Note = ProxyNote | ReplicaNote | BuilderNote

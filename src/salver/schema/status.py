@@ -1,6 +1,7 @@
 """States of things and what they mean; what `serve.status()` returns."""
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -60,13 +61,37 @@ class ProxyStatus(StrEnum):
     DRAINED = "DRAINED"
 
 
+class ReplicaDetails(msgspec.Struct, kw_only=True):
+    """One replica.
+
+    Attributes:
+        pid: Its process; None until it runs.
+        multiplexed_model_ids: The models that it has loaded or loads, in order.
+        routing_stats: What the user's `record_routing_stats` returned last.
+        metadata: What the user's `record_replica_metadata` returned.
+    """
+
+    replica_id: str
+    state: ReplicaState
+    node_id: str | None = None
+    pid: int | None = None
+    multiplexed_model_ids: tuple[str, ...] = ()
+    routing_stats: dict[str, float] = {}
+    metadata: dict[str, Any] = {}
+
+
 class DeploymentStatusOverview(msgspec.Struct, kw_only=True):
-    """A deployment in one look."""
+    """A deployment in one look.
+
+    Attributes:
+        replicas: Each of its replicas; only in what `serve.status()` returns, not in what is pushed at each change.
+    """
 
     status: DeploymentStatus
     status_trigger: DeploymentStatusTrigger
     replica_states: dict[ReplicaState, int]
     message: str
+    replicas: tuple[ReplicaDetails, ...] = ()
 
 
 class ApplicationStatusOverview(msgspec.Struct, kw_only=True):

@@ -87,6 +87,10 @@ class Payload:
         for start in range(0, size, PART_SIZE_BYTES):
             yield bytes(self.segment.view[start : min(size, start + PART_SIZE_BYTES)])
 
+    def copied(self) -> "Arrival":
+        """Return a copy of the payload, for this process to load."""
+        return Arrival(memoryview(bytearray().join(self.parts())), self.sizes)
+
     def __del__(self) -> None:
         segment = getattr(self, "segment", None)
         if segment is not None:

@@ -1,14 +1,17 @@
 """Dialling and listening: Unix sockets on one host.
 
-An address is text: `unix:/path`. A socket's directory may be entered by its owner only, which authenticates peers.
+An address is text: `unix:/path`. A socket's directory may be entered by its owner only, which authenticates peers;
+where the system tells who a peer is, it is looked at as well.
 """
 
 import asyncio
 import os
 import socket
+from asyncio import BaseTransport
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from salver.lib.network import peer_uid
 from salver.schema.errors import Disconnected
 from salver.transport.framing import FrameConnection, FrameSink
 
@@ -19,6 +22,17 @@ Dial = Callable[[str, FrameSink], Awaitable[FrameConnection]]
 def unix_address(path: str | Path) -> str:
     """Return the address of a Unix socket."""
     return f"unix:{path}"
+
+
+class _OwnConnection(FrameConnection):
+    """A connection to a process of the same user; any other is cut off before a byte is read."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Part of asyncio.Protocol."""
+        uid = peer_uid(transport)
+        super().connection_made(transport)
+        if uid is not None and uid != os.geteuid():
+            self.abort()
 
 
 def _path_of(address: str) -> str:
@@ -36,7 +50,7 @@ async def dial(address: str, sink: FrameSink) -> FrameConnection:
     """
     loop = asyncio.get_running_loop()
     try:
-        _, connection = await loop.create_unix_connection(lambda: FrameConnection(sink), _path_of(address))
+        _, connection = await loop.create_unix_connection(lambda: _OwnConnection(sink), _path_of(address))
     except OSError as error:
         raise Disconnected(f"nobody listens at {address} ({error.strerror or error})") from error
     return connection
@@ -46,7 +60,7 @@ async def listen(address: str, accept: Callable[[], FrameSink]) -> asyncio.Serve
     """Listen for connections; `accept` makes the sink of each."""
     path = _path_of(address)
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(lambda: FrameConnection(accept()), path, backlog=1024)
+    server = await loop.create_unix_server(lambda: _OwnConnection(accept()), path, backlog=1024)
     os.chmod(path, 0o600)
     return server
 

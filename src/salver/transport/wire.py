@@ -9,7 +9,8 @@ number of requests the sender works on, in frames that a replica answers with.
 
 A full replica answers a request with REJECT and calls the connection back with ROOM, for which it holds a slot: the
 caller sends a request marked HELD, or PASS. WAIT asks for that without a request; while the replica is full it is
-answered with REJECT on stream 0.
+answered with REJECT on stream 0. RESERVE asks for a slot as a request does, and is answered with RESERVED (or REJECT):
+the slot is then held as after ROOM, and RESERVE may itself be HELD.
 
 A body that is not whole has the flag MORE and goes on in CHUNK frames until END, in both directions. Its sender may
 have so much on its way as the receiver granted: a window at first, and more with each CREDIT. END may carry trailers.
@@ -31,6 +32,8 @@ import struct
 from typing import Final
 
 import msgspec
+
+from salver.schema.urgency import DEFAULT_URGENCY
 
 VERSION: Final = 1
 HEAD: Final = struct.Struct("<IIBBHI")
@@ -56,6 +59,7 @@ CREDIT: Final = 15
 PASS: Final = 16
 WAIT: Final = 17
 SOCKET: Final = 18
+RESERVE: Final = 19
 RESPONSE: Final = 20
 RESULT: Final = 21
 ERROR: Final = 22
@@ -65,6 +69,7 @@ ACCEPTED: Final = 25
 TEXT: Final = 26
 BYTES: Final = 27
 CLOSE: Final = 28
+RESERVED: Final = 29
 
 # Kinds of payloads: of large ones, in both directions, and of what is attached to a call. RELEASE and UNREADABLE name a
 # loan and FORGET a segment in a u64 header; that of the first PART is the size of all.
@@ -109,6 +114,7 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         timeout_s: How long the client waits from now on; None for as long as it takes.
         scheme: "http" or "https"; a WebSocket's is derived from it.
+        urgency: What the calls that it leads to inherit.
     """
 
     method: str
@@ -125,6 +131,7 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     scheme: str = "http"
     multiplexed_model_id: str = ""
     session_id: str = ""
+    urgency: int = DEFAULT_URGENCY
 
 
 class CallForm(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -160,6 +167,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         timeout_s: How long the caller waits from now on; None for as long as it takes.
+        urgency: What the calls that it leads to inherit.
         form: How the call differs from the usual, if it does.
     """
 
@@ -170,6 +178,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     multiplexed_model_id: str
     timeout_s: float | None = None
     session_id: str = ""
+    urgency: int = DEFAULT_URGENCY
     form: CallForm | None = None
 
 

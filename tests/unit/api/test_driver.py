@@ -26,6 +26,7 @@ class FakeSession:
 class FakeInstance:
     """Is launched and stopped in as many steps as a real one; each is written down."""
 
+    is_guest = False
     steps: list[str]
     on_launch: str
     on_stop: str

@@ -9,7 +9,8 @@ import pytest
 
 import salver as serve
 from salver.api import verbs
-from salver.api.instance import Declared, declared, url_of
+from salver.api.client import url_of
+from salver.api.instance import Declared, declared
 from salver.handle import DeploymentHandle
 from salver.lib.loading import set_loading
 from salver.runtime.context import ReplicaContext, set_replica_context
@@ -37,13 +38,15 @@ class FakeInstance:
         self.http_url: str | None = None if http.host is None else f"http://{http.host}:{http.port}"
         self.deployed: list[ApplicationSpec] = []
         self.deleted: list[str] = []
+        self.waited_for: tuple[str, ...] = ()
 
-    async def deploy(self, spec: ApplicationSpec) -> None:
+    async def deploy(self, *specs: ApplicationSpec) -> None:
         """Part of Instance."""
-        self.deployed.append(spec)
+        self.deployed += specs
 
-    async def until_running(self, name: str) -> None:
+    async def until_running(self, *names: str) -> None:
         """Part of Instance."""
+        self.waited_for = names
 
     async def delete(self, name: str) -> None:
         """Part of Instance."""
@@ -186,6 +189,56 @@ def test_a_replica_cannot_run_applications(drivers: Drivers) -> None:
     with pytest.raises(SalverError, match="was called inside a replica"):
         serve.run(Model.bind())
     assert drivers.driver is None
+
+
+# ── run_many ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_run_many_deploys_all_and_returns_their_handles_in_order(drivers: Drivers) -> None:
+    handles = serve.run_many(
+        [serve.RunTarget(Model.bind(), "first", "/first"), serve.RunTarget(Model.bind(), "second", None)]
+    )
+    assert handles == [DeploymentHandle("Model", "first"), DeploymentHandle("Model", "second")]
+    instance = drivers.the_driver.instance
+    assert [(each.name, each.route_prefix) for each in instance.deployed] == [("first", "/first"), ("second", None)]
+    assert instance.waited_for == ("first", "second")
+
+
+def test_run_many_need_not_wait(drivers: Drivers) -> None:
+    serve.run_many([serve.RunTarget(Model.bind())], wait_for_applications_running=False)
+    assert drivers.the_driver.instance.waited_for == ()
+
+
+def test_run_many_of_nothing_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"^No applications provided\.$"):
+        serve.run_many([])
+
+
+def test_run_many_refuses_a_name_or_a_prefix_that_is_there_twice(drivers: Drivers) -> None:
+    with pytest.raises(InvalidOption, match="Two applications are named 'default'"):
+        serve.run_many([serve.RunTarget(Model.bind(), route_prefix="/a"), serve.RunTarget(Model.bind())])
+    with pytest.raises(
+        SalverError, match=r'Prefix / is being used by application "a"\. Failed to deploy application "b"'
+    ):
+        serve.run_many([serve.RunTarget(Model.bind(), "a"), serve.RunTarget(Model.bind(), "b")])
+    serve.run_many([serve.RunTarget(Model.bind(), "a", None), serve.RunTarget(Model.bind(), "b", None)])
+    assert len(drivers.the_driver.instance.deployed) == 2
+
+
+def test_run_many_refuses_what_is_no_target() -> None:
+    with pytest.raises(TypeError, match="expects RunTarget objects, got Application"):
+        serve.run_many([Model.bind()])
+    with pytest.raises(TypeError, match="expects an `Application`"):
+        serve.run_many([serve.RunTarget(Model)])  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="must start with a forward slash"):
+        serve.run_many([serve.RunTarget(Model.bind(), route_prefix="a")])
+
+
+def test_a_run_target_is_frozen_and_has_the_defaults_of_run() -> None:
+    target = serve.RunTarget(Model.bind())
+    assert (target.name, target.route_prefix) == ("default", "/")
+    with pytest.raises(AttributeError):
+        target.name = "other"  # type: ignore[misc]
 
 
 # ── start ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,23 +5,38 @@ from typing import Any
 
 import msgspec
 
-from salver.controller.commands import Command, DrainReplica, KillReplica, StartReplica, StopReplica
+from salver.controller.commands import (
+    Command,
+    DrainReplica,
+    KillReplica,
+    RetireReplica,
+    SendRank,
+    StartReplica,
+    StopReplica,
+    SuspectReplica,
+)
 from salver.controller.desired import Wish
 from salver.controller.events import (
     DrainBegan,
     Event,
     KillSent,
     NoRoomForReplica,
+    RankSent,
+    ReplicaAwaitsRank,
     ReplicaDrained,
     ReplicaExited,
+    ReplicaHeard,
     ReplicaLaunched,
     ReplicaPlaced,
     ReplicaReadied,
     ReplicaStartFailed,
+    ReplicaSuspected,
+    ReplicaUnhealthy,
     ResourcesFreed,
     StopBegan,
     WishChanged,
 )
+from salver.controller.health import silence_allowed_s
 from salver.controller.lifecycle import Stage
 from salver.controller.observed import Observed, Replica, View
 from salver.controller.placement import resources_of
@@ -114,9 +129,14 @@ class Scene:
             done += [self._perform(each) for each in commands]
         return done
 
-    def placed(self, *names: str) -> None:
+    def placed(self, *names: str, node_id: str = "node") -> None:
         for name in names:
-            self.happen(ReplicaPlaced(_id(name), "node", 7))
+            self.happen(ReplicaPlaced(_id(name), node_id, 7))
+
+    def joined(self, *names: str) -> None:
+        """Let processes connect that ask for their ranks."""
+        for name in names:
+            self.happen(ReplicaAwaitsRank(_id(name)))
 
     def ready(self, *names: str) -> None:
         for name in names:
@@ -132,6 +152,11 @@ class Scene:
     def refuse(self, *names: str, reason: str = "GPU is short") -> None:
         for name in names:
             self.happen(NoRoomForReplica(_id(name), reason))
+
+    def hear(self, *names: str, failures: int = 0, reason: str = "", loop_held_s: float = 0.0) -> None:
+        """Let replicas tell how they fare."""
+        for name in names:
+            self.happen(ReplicaHeard(_id(name), failures, reason, loop_held_s))
 
     def drained(self, *names: str) -> None:
         for name in names:
@@ -155,9 +180,9 @@ class Scene:
                 name = f"r{next(self._numbers)}"
                 options = command.wish.spec.options
                 resources = resources_of(options.ray_actor_options)
-                self.happen(
-                    ReplicaLaunched(_id(name), command.wish.version, options.graceful_shutdown_timeout_s, resources)
-                )
+                timeout_s = options.graceful_shutdown_timeout_s
+                silence_s = silence_allowed_s(options.health_check_period_s, options.health_check_timeout_s)
+                self.happen(ReplicaLaunched(_id(name), command.wish.version, timeout_s, silence_s, resources))
                 return f"start {name}"
             case DrainReplica():
                 self.happen(DrainBegan(command.replica))
@@ -168,6 +193,16 @@ class Scene:
             case KillReplica():
                 self.happen(KillSent(command.replica))
                 return f"kill {command.replica.unique_id}"
+            case RetireReplica():
+                self.happen(ReplicaUnhealthy(command.replica, command.reason))
+                self.happen(DrainBegan(command.replica))
+                return f"retire {command.replica.unique_id}"
+            case SuspectReplica():
+                self.happen(ReplicaSuspected(command.replica))
+                return f"suspect {command.replica.unique_id}"
+            case SendRank():
+                self.happen(RankSent(command.replica, command.rank, command.world_size))
+                return f"rank {command.replica.unique_id} {command.rank.rank}/{command.world_size}"
 
 
 def running(replicas: int, version: str = "v1", **options: Any) -> Scene:

@@ -4,7 +4,8 @@ import pytest
 
 from salver.controller.events import ReplicaReadied, ResourcesFreed, WishChanged
 from salver.controller.lifecycle import Stage
-from salver.controller.observed import MAX_RESTART_DELAY_S, QUICK_DEATH_S, Observed, restart_delay_s
+from salver.controller.observed import Observed
+from salver.lib.restarts import MAX_RESTART_DELAY_S, QUICK_DEATH_S, restart_delay_s
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.status import ReplicaState
 from tests.unit.controller.scene import ID, Scene, running, wish

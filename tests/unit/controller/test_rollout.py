@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from salver.controller.observed import MAX_RESTART_DELAY_S, QUICK_DEATH_S
 from salver.controller.rollout import gave_up, surge
+from salver.lib.restarts import MAX_RESTART_DELAY_S, QUICK_DEATH_S
 from tests.unit.controller.scene import Scene, running, wish
 
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from salver.controller.lifecycle import Stage
-from salver.controller.observed import MAX_RESTART_DELAY_S, QUICK_DEATH_S, Observed, Replica
+from salver.controller.observed import Observed, Replica
 from salver.controller.rollout import gave_up, surge
 from salver.controller.status import Standing, next_standing
+from salver.lib.restarts import MAX_RESTART_DELAY_S, QUICK_DEATH_S
 from salver.schema.status import DeploymentStatus
 from tests.unit.controller.scene import Scene, wish
 
@@ -98,6 +99,19 @@ class Deployment(RuleBasedStateMachine):
             self._exit(name)
         self.look()
 
+    @precondition(lambda self: self._born())
+    @rule(which=names)
+    def ask_for_its_rank(self, which: int) -> None:
+        self.scene.joined(*self._pick(which, self._born()))
+        self.look()
+
+    @precondition(lambda self: self._in(Stage.STARTING, Stage.RUNNING))
+    @rule(which=names, failures=st.integers(0, 4), loop_held_s=st.sampled_from([0.0, 0.0, 30.0, 1000.0]))
+    def tell_how_it_fares(self, which: int, failures: int, loop_held_s: float) -> None:
+        for name in self._pick(which, self._in(Stage.STARTING, Stage.RUNNING)):
+            self.scene.hear(name, failures=failures, reason="ill", loop_held_s=loop_held_s)
+        self.look()
+
     @precondition(lambda self: self._in(Stage.DRAINING))
     @rule(which=names)
     def drain(self, which: int) -> None:
@@ -118,7 +132,7 @@ class Deployment(RuleBasedStateMachine):
     def look(self, after_s: float = 0.0) -> None:
         scene = self.scene
         live = len(self._in(Stage.STARTING, Stage.RUNNING))
-        scene.look(after_s)
+        self.floor -= sum(each.startswith("retire") for each in scene.look(after_s))
         if scene.wish is None:
             return
         # Where resources forbid one more, one old replica at a time makes room.
@@ -159,6 +173,17 @@ class Deployment(RuleBasedStateMachine):
         few_failures = wanted is not None and scene.view.failures < wanted.max_startup_failures
         assert (status is DeploymentStatus.HEALTHY) == (as_wanted and few_failures)
 
+    @invariant()
+    def ranks_are_unique_and_dense_where_all_is_as_wanted(self) -> None:
+        scene, wanted = self.scene, self.scene.wish
+        replicas = list(scene.view.replicas.values())
+        ranks = sorted(each.rank.rank for each in replicas)
+        assert len(set(ranks)) == len(ranks)
+        at_rest = wanted is not None and len(replicas) == wanted.replicas
+        if at_rest and all(each.stage is Stage.RUNNING and each.listens for each in replicas):
+            assert ranks == list(range(len(ranks)))
+            assert all(each.told_rank == (each.rank, len(ranks)) for each in replicas)
+
     def teardown(self) -> None:
         self._replay()
         self._settle()
@@ -179,6 +204,7 @@ class Deployment(RuleBasedStateMachine):
         """Let all go well from now on, for as long as something happens."""
         for _ in range(50):
             self.start_well()
+            self.scene.hear(*self._in(Stage.RUNNING))
             for name in self._in(*LEAVING):
                 self._exit(name)
             self.look(after_s=MAX_RESTART_DELAY_S)

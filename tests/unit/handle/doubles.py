@@ -4,15 +4,20 @@ Nothing moves by itself. A test, or hypothesis, says which connection carries it
 """
 
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from random import Random
 from typing import Any, cast
 
 from salver.handle.channel import Channel
-from salver.handle.outgoing import Outgoing
+from salver.handle.outgoing import Description, Hints, Outgoing
+from salver.handle.policies.locality import Place
+from salver.handle.request_router.api import PendingRequest, RunningReplica
+from salver.handle.request_router.custom import CustomRouting, Groups
 from salver.handle.router import Router
 from salver.lib.tasks import Tasks
 from salver.replica.admission import Admission
+from salver.schema.application import ImportedCode, RouterSpec
 from salver.schema.errors import Disconnected, ProtocolError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import ReplicaEntry, Replicas
@@ -20,6 +25,9 @@ from salver.transport.framing import FrameConnection, FrameSink
 from salver.transport.wire import CALL, CANCEL, HELD, PASS, REJECT, RESULT, ROOM, WAIT
 
 DEPLOYMENT = DeploymentID("model", "shop")
+NOWHERE = Place()
+USER_CODE = RouterSpec(code=ImportedCode("routers", "Own"))
+"""What a snapshot says where the test's `UserCode` chooses."""
 
 Frame = tuple[int, int, int, int, bytes, bytes]
 
@@ -32,11 +40,22 @@ class Request(Outgoing):
         runs: How often user code was given it.
     """
 
-    __slots__ = ("error", "idempotent", "name", "outcome", "runs", "too_large")
+    __slots__ = ("args", "error", "idempotent", "name", "outcome", "runs", "too_large")
 
-    def __init__(self, name: str = "", *, idempotent: bool = False, too_large: bool = False) -> None:
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        idempotent: bool = False,
+        too_large: bool = False,
+        hints: Hints | None = None,
+        args: tuple[Any, ...] = (),
+    ) -> None:
         super().__init__()
         self.name = name
+        self.args = args
+        if hints is not None:
+            self.hints = hints
         self.idempotent = idempotent
         self.too_large = too_large
         self.outcome = "waits"
@@ -50,6 +69,14 @@ class Request(Outgoing):
         end = cast("End", channel.connection)
         end.requests[stream] = self
         end.send(CALL, stream, flags=flags)
+
+    def describe(self) -> Description:
+        """Part of Outgoing."""
+        return Description(self.name)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Part of Outgoing."""
+        return self.args, {}
 
     def on_frame(self, kind: int, flags: int, load: int, header: bytes, body: bytes) -> None:
         """Part of Outgoing."""
@@ -168,8 +195,10 @@ class Replica:
         retired: Callers are not told of it any more.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, node_id: str = "node", zone: str = "") -> None:
         self.id = ReplicaID(name, DEPLOYMENT)
+        self.node_id = node_id
+        self.zone = zone
         self.limit = limit
         self.admission: Admission[ReplicaEnd] = Admission(limit, lambda each: each.end.send(ROOM, 0))
         self.running: list[tuple[ReplicaEnd, int]] = []
@@ -180,13 +209,20 @@ class Replica:
     @property
     def entry(self) -> ReplicaEntry:
         """Return what callers are told of it."""
-        return ReplicaEntry(self.id, self.id.unique_id, "node", self.limit)
+        return ReplicaEntry(self.id, self.id.unique_id, self.node_id, self.limit, availability_zone=self.zone)
 
     def finish(self, index: int = 0) -> None:
         """End a running request."""
         caller, stream = self.running.pop(index)
         caller.end.send(RESULT, stream, load=self.admission.taken - 1)
         self.admission.leave()
+
+
+class Pause:
+    """What user code may wait for while it chooses: somebody lets it go on."""
+
+    def __await__(self) -> Any:
+        yield
 
 
 class Dialling(Tasks):
@@ -204,19 +240,63 @@ class Dialling(Tasks):
             self.go_on()
 
     def go_on(self) -> None:
-        """Run what was started, and what that starts."""
+        """Run what was started, and what that starts, to its end."""
         while self.pending:
-            work = self.pending.pop(0)
-            try:
-                work.send(None)
-            except StopIteration:
-                continue
-            raise AssertionError("it waits for something")
+            self.step()
+
+    def step(self) -> None:
+        """Let whoever has waited longest go on until it waits again, or ends."""
+        work = self.pending.pop(0)
+        with suppress(StopIteration):
+            work.send(None)
+            self.pending.append(work)
 
     def forget(self) -> None:
         """Never run what was started and not run yet."""
         for work in self.pending:
             work.close()
+
+
+Choose = Callable[[list[RunningReplica], PendingRequest], Groups | None]
+
+
+class UserCode:
+    """A `Chooser` without a thread.
+
+    Attributes:
+        choices: What it was asked: replicas and request ids.
+        hooks: What it was told: hooks and the first of their arguments.
+        complaints: What was wrong with its answers.
+    """
+
+    def __init__(self, choose: Choose) -> None:
+        self._choose = choose
+        self.max_tasks = 4
+        self.choices: list[tuple[list[str], str]] = []
+        self.hooks: list[tuple[str, Any]] = []
+        self.complaints: list[str] = []
+        self.closed = False
+
+    async def choose(self, replicas: list[RunningReplica], request: PendingRequest) -> Groups | None:
+        """Part of Chooser."""
+        self.choices.append(([each.replica_id.unique_id for each in replicas], request.metadata.request_id))
+        await Pause()
+        return self._choose(replicas, request)
+
+    def complain(self, kind: str, problem: str) -> None:
+        """Part of Chooser."""
+        self.complaints.append(kind)
+
+    def update(self, replicas: Mapping[ReplicaID, RunningReplica]) -> None:
+        """Part of Chooser."""
+
+    def hook(self, name: str, *args: Any) -> None:
+        """Part of Chooser."""
+        self.hooks.append((name, args[0]))
+
+    def close(self) -> None:
+        """Part of Chooser."""
+        self.closed = True
 
 
 class Net:
@@ -227,9 +307,9 @@ class Net:
         self.ends: list[End] = []
         self.tasks = Dialling()
 
-    def replica(self, name: str, limit: int = 1) -> Replica:
+    def replica(self, name: str, limit: int = 1, node_id: str = "node", zone: str = "") -> Replica:
         """Start a replica."""
-        self.replicas[name] = Replica(name, limit)
+        self.replicas[name] = Replica(name, limit, node_id, zone)
         return self.replicas[name]
 
     def kill(self, replica: Replica) -> None:
@@ -239,14 +319,25 @@ class Net:
             if isinstance(end.sink, ReplicaEnd) and end.sink.replica is replica:
                 end.cut()
 
-    def router(self, random: Random | None = None) -> Router:
+    def router(
+        self,
+        random: Random | None = None,
+        place: Place = NOWHERE,
+        user_code: UserCode | None = None,
+    ) -> Router:
         """Return a caller's router."""
 
         def open_channel(entry: ReplicaEntry, router: Router) -> Channel:
             return Channel(entry, router, self.tasks, b"", cast("Any", self.dial))
 
+        def run_custom(_spec: RouterSpec, router: Router) -> CustomRouting:
+            assert user_code is not None
+            return CustomRouting(user_code, router, self.tasks)
+
         # Time stands still: how many retries may be paid for must not depend on how busy the machine is.
-        return Router(DEPLOYMENT, open_channel, random or Random(1), now=lambda: 0.0)
+        return Router(
+            DEPLOYMENT, open_channel, random or Random(1), now=lambda: 0.0, place=place, run_custom=run_custom
+        )
 
     async def dial(self, address: str, sink: FrameSink) -> Any:
         """Part of a transport."""

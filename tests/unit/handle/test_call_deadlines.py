@@ -1,8 +1,10 @@
 """Calls of requests whose clients wait only so long."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -49,7 +51,9 @@ async def test_calls_outside_of_requests_have_no_deadline(world: World) -> None:
 @pytest.mark.parametrize("in_thread_too", [False, True])
 async def test_a_call_after_the_deadline_fails_at_once(world: World, in_thread_too: bool) -> None:
     handle = await world.serve("hanging", Hanging)
-    call = (lambda: in_thread(lambda: handle.remote().result(timeout_s=5))) if in_thread_too else handle.remote
+    call: Callable[[], Awaitable[Any]] = handle.remote
+    if in_thread_too:
+        call = partial(in_thread, lambda: handle.remote().result(timeout_s=5))
     with within(-1), pytest.raises(RequestTimeoutError, match="Request the-request timed out") as caught:
         await call()
     assert isinstance(caught.value, TimeoutError)

@@ -15,6 +15,7 @@ from salver.schema.errors import (
     RemoteError,
     ReplicaDiedError,
     RequestCancelledError,
+    SalverError,
 )
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
@@ -302,3 +303,27 @@ def test_request_ids_do_not_repeat_after_a_fork() -> None:
     before = request_ids.new()
     request_ids.renew()
     assert request_ids.new()[:16] != before[:16]
+
+
+async def test_calls_have_the_priority_of_their_request_unless_they_say_their_own(world: World) -> None:
+    async def inner() -> int:
+        return current_request().urgency
+
+    inner_handle = await world.serve("inner", inner)
+
+    async def outer() -> tuple[int, int, int]:
+        return (
+            current_request().urgency,
+            await inner_handle.remote(),
+            await inner_handle.options(priority=7).remote(),
+        )
+
+    outer_handle = await world.serve("outer", outer)
+    assert await outer_handle.remote() == (3, 3, 7)
+    assert await outer_handle.options(priority=1).remote() == (1, 1, 7)
+
+
+async def test_a_wrong_priority_is_refused_where_it_is_given(world: World) -> None:
+    handle = await world.serve("echo", echo)
+    with pytest.raises(SalverError, match="expected an integer from 0, the most urgent, to 7"):
+        handle.options(priority=9)

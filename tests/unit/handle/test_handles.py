@@ -35,7 +35,7 @@ def test_handles_that_call_differently_are_not_equal() -> None:
 
 def test_an_unknown_option_of_a_handle_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'nope'"):
-        DeploymentHandle("model").options(nope=1)  # type: ignore[call-arg]
+        DeploymentHandle("model").options(nope=1)  # type: ignore[call-overload]
 
 
 def test_a_handle_has_no_special_methods_by_name() -> None:
@@ -64,3 +64,21 @@ async def test_a_closed_session_is_none(world: World) -> None:
     assert DeploymentHandle("model").is_initialized
     session.closed = True
     assert session_module.find_session() is None
+
+
+class Model:
+    def predict(self, number: int) -> int:
+        return number
+
+
+def test_a_method_of_the_class_names_the_method_to_call() -> None:
+    handle: DeploymentHandle[Model] = DeploymentHandle("model")
+    assert handle[Model.predict] == handle.predict
+    assert handle.options(session_id="a")[Model.predict] == handle.options(session_id="a").predict
+
+
+@pytest.mark.parametrize("wrong", ["predict", Model, 3], ids=["name", "class", "number"])
+def test_what_is_no_method_names_none(wrong: Any) -> None:
+    handle: DeploymentHandle[Model] = DeploymentHandle("model")
+    with pytest.raises(TypeError, match=r"as in handle\[Model.predict\]; got"):
+        handle[wrong]

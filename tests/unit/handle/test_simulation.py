@@ -3,12 +3,26 @@
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from salver.handle.outgoing import Hints
+from salver.handle.policies import POLICY_NAMES
+from salver.handle.policies.locality import Place
+from salver.handle.request_router.api import PendingRequest, RunningReplica
+from salver.handle.request_router.custom import Groups
 from salver.handle.router import Router
-from tests.unit.handle.doubles import Net, Replica, Request
+from salver.schema.application import RouterSpec
+from tests.unit.handle.doubles import NOWHERE, USER_CODE, Choose, Net, Replica, Request, UserCode
 
 some = st.integers(0, 1000)
 
@@ -24,6 +38,10 @@ class Caller:
 class Machine(RuleBasedStateMachine):
     """Every step is one thing that happens: a frame arrives, a request ends, a replica dies, a snapshot comes."""
 
+    routing: RouterSpec | None = None
+    place = NOWHERE
+    choose: Choose | None = None
+
     @initialize(callers=st.integers(1, 3), limits=st.lists(st.integers(1, 3), min_size=1, max_size=3), seed=some)
     def begin(self, callers: int, limits: list[int], seed: int) -> None:
         self.net = Net()
@@ -31,10 +49,15 @@ class Machine(RuleBasedStateMachine):
         self.highest: dict[str, int] = {}
         for limit in limits:
             self.start_replica(limit)
-        self.callers = [Caller(self.net.router(Random(seed + number))) for number in range(callers)]
+        self.callers = [Caller(self.router(Random(seed + number))) for number in range(callers)]
+
+    def router(self, random: Random) -> Router:
+        choose = type(self).choose
+        return self.net.router(random, self.place, None if choose is None else UserCode(choose))
 
     def start_replica(self, limit: int) -> None:
-        replica = self.net.replica(f"r{len(self.everyone)}", limit)
+        number = len(self.everyone)
+        replica = self.net.replica(f"r{number}", limit, f"node{number % 3}")
         self.everyone.append(replica)
         self.highest[replica.id.unique_id] = limit
 
@@ -42,11 +65,12 @@ class Machine(RuleBasedStateMachine):
     def alive(self) -> list[Replica]:
         return [each for each in self.everyone if each.alive]
 
-    @rule(who=some, idempotent=st.booleans(), number=st.integers(1, 4))
-    def submit(self, who: int, idempotent: bool, number: int) -> None:
+    @rule(who=some, idempotent=st.booleans(), number=st.integers(1, 4), model_id=st.sampled_from(["", "x", "y"]))
+    def submit(self, who: int, idempotent: bool, number: int, model_id: str) -> None:
         caller = self.callers[who % len(self.callers)]
         for _ in range(number):
-            request = Request(f"{who}.{len(caller.requests)}", idempotent=idempotent)
+            hints = Hints(model_id, session_id=str(who % 3), prefer_local=who % 2 == 0)
+            request = Request(f"{who}.{len(caller.requests)}", idempotent=idempotent, hints=hints, args=("hello",))
             caller.requests.append(request)
             caller.router.route(request)
 
@@ -72,7 +96,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=some)
     def tell(self, who: int) -> None:
-        self.callers[who % len(self.callers)].router.update(self.net.snapshot())
+        self.callers[who % len(self.callers)].router.update(self.net.snapshot(router=self.routing))
+
+    @precondition(lambda self: self.net.tasks.pending)
+    @rule()
+    def go_on_a_little(self) -> None:
+        self.net.tasks.step()
 
     @rule()
     def dial(self) -> None:
@@ -155,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         self.net.settle()
         self.start_replica(1)
         for caller in self.callers:
-            caller.router.update(self.net.snapshot())
+            caller.router.update(self.net.snapshot(router=self.routing))
         self.net.run_out()
         for caller in self.callers:
             assert [each for each in caller.requests if each.outcome == "waits" and not each.abandoned] == []
@@ -169,5 +198,39 @@ class Machine(RuleBasedStateMachine):
         return [end for end in self.net.ends if not end.broken and getattr(end.sink, "replica", None) is replica]
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+def in_any_order(replicas: list[RunningReplica], request: PendingRequest) -> Groups:
+    """Rank all replicas, in an order of the request's own."""
+    shuffled = Random(request.metadata.request_id).sample(replicas, len(replicas))
+    return [[each.replica_id] for each in shuffled]
+
+
+def just_one(replicas: list[RunningReplica], request: PendingRequest) -> Groups:
+    """Name one replica, drawn by chance."""
+    return in_any_order(replicas, request)[:1]
+
+
+def sometimes_nothing(replicas: list[RunningReplica], request: PendingRequest) -> Groups | None:
+    """Fail, or give no answer, or a good one."""
+    draw = Random(f"{request.metadata.request_id}{len(replicas)}").random()
+    if draw < 0.4:
+        return None if draw < 0.2 else []
+    return just_one(replicas, request)
+
+
+MACHINES = [
+    Machine,
+    *(
+        type(name, (Machine,), {"routing": RouterSpec(policy=name), "place": Place("node1")})
+        for name in sorted(POLICY_NAMES)
+    ),
+    *(
+        type(choose.__name__, (Machine,), {"routing": USER_CODE, "choose": choose})
+        for choose in (in_any_order, just_one, sometimes_nothing)
+    ),
+]
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda each: each.__name__)
+def test_no_request_is_lost_and_no_replica_idle_while_requests_wait(machine: type[Machine]) -> None:
+    many = settings(max_examples=100 if machine is Machine else 40, stateful_step_count=50, deadline=None)
+    run_state_machine_as_test(machine, settings=many)

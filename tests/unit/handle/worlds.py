@@ -96,6 +96,27 @@ class World:
         self, name: str, servable: Callable[..., Any], *, limit: int = 5, **fields: Any
     ) -> DeploymentHandle[Any]:
         """Start a replica of a deployment and tell of it."""
+        entry = await self._start(name, name, "1", servable, limit)
+        return self.tell(name, entry, **fields)
+
+    async def serve_several(
+        self, name: str, servable: Callable[..., Any], count: int, *, limit: int = 5
+    ) -> list[ReplicaEntry]:
+        """Start replicas of a deployment, "name-1" and so on, and tell of them."""
+        entries = [
+            await self._start(name, f"{name}-{number}", str(number), servable, limit) for number in range(1, count + 1)
+        ]
+        self.tell(name, *entries)
+        return entries
+
+    def tell(self, name: str, *entries: ReplicaEntry, **fields: Any) -> DeploymentHandle[Any]:
+        """Tell who takes the requests of a deployment."""
+        self.controller.publish(replicas_topic(DeploymentID(name, "shop")), Replicas(replicas=entries, **fields))
+        return DeploymentHandle(name, "shop")
+
+    async def _start(
+        self, deployment: str, name: str, number: str, servable: Callable[..., Any], limit: int
+    ) -> ReplicaEntry:
         code = UserCode(servable, max_threads=limit)
         await code.construct((), {})
         server = ReplicaServer(
@@ -106,10 +127,7 @@ class World:
         )
         self.servers[name] = server
         await self.network.listen(name, server.accept)
-        deployment = DeploymentID(name, "shop")
-        entry = ReplicaEntry(ReplicaID("1", deployment), name, "node", limit)
-        self.controller.publish(replicas_topic(deployment), Replicas(replicas=(entry,), **fields))
-        return DeploymentHandle(name, "shop")
+        return ReplicaEntry(ReplicaID(number, DeploymentID(deployment, "shop")), name, "node", limit)
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salver.handle.outgoing import Hints
 from salver.proxy.http import HttpConnection
 from salver.proxy.http2 import Http2Connection
 from salver.proxy.limits import MAX_RESETS_PER_SWEEP, UPLOAD_WINDOW_SIZE_BYTES
@@ -325,8 +326,15 @@ def test_the_model_and_the_session_reach_router_and_replica(model_header: str, s
     client = Client()
     client.ask([*GET, (model_header, "m1"), (session_header, "s1")])
     [asked] = client.asked
-    assert asked.exchange.hints == ("m1", "s1")
+    assert asked.exchange.hints == Hints("m1", "s1")
     assert (asked.head.multiplexed_model_id, asked.head.session_id) == ("m1", "s1")
+
+
+def test_the_priority_header_reaches_router_and_replica() -> None:
+    client = Client()
+    client.ask([*GET, ("priority", "u=5"), ("priority", "i")])
+    [asked] = client.asked
+    assert asked.exchange.hints.urgency == asked.head.urgency == 5
 
 
 def test_a_client_says_how_long_it_waits_and_whether_its_leaving_matters() -> None:

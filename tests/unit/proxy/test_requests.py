@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from salver.handle.outgoing import Hints
 from salver.proxy import http
 from salver.proxy.limits import (
     MAX_HEADERS,
@@ -35,8 +36,14 @@ def test_a_request_reaches_the_application_whole() -> None:
 @pytest.mark.parametrize("session_header", ["x-session-id", "X_Session_Id"])
 def test_the_model_and_the_session_reach_router_and_replica(model_header: str, session_header: str) -> None:
     asked = Browser().get("/", f"{model_header}: m1 ", f"{session_header}: s1")
-    assert asked.exchange.hints == ("m1", "s1")
+    assert asked.exchange.hints == Hints("m1", "s1")
     assert (asked.head.multiplexed_model_id, asked.head.session_id) == ("m1", "s1")
+
+
+@pytest.mark.parametrize(("header", "urgency"), [("u=1, i", 1), ("u=9", 3), ("i", 3)])
+def test_the_priority_header_reaches_router_and_replica(header: str, urgency: int) -> None:
+    asked = Browser().get("/", f"Priority: {header}")
+    assert asked.exchange.hints.urgency == asked.head.urgency == urgency
 
 
 def test_an_answer_reaches_the_client_whole() -> None:

@@ -211,3 +211,36 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+
+
+def test_a_reserved_slot_is_held_until_it_is_used_or_handed_back() -> None:
+    offered: list[str] = []
+    admission: Admission[str] = Admission(2, offered.append)
+    assert admission.reserve("a", held=False)
+    assert admission.enter("b", held=False)
+    assert (admission.running, admission.taken) == (1, 2)
+    assert not admission.reserve("c", held=False), "a reservation is refused as a request is"
+    admission.give_up("a")
+    assert offered == ["c"]
+    assert admission.reserve("c", held=True), "a slot that is held for the caller becomes the reservation"
+    assert admission.taken == 2
+    assert admission.enter("c", held=True)
+    assert admission.running == 2
+
+
+def test_a_caller_that_dies_gives_its_reservations_back() -> None:
+    offered: list[str] = []
+    admission: Admission[str] = Admission(2, offered.append)
+    assert admission.reserve("a", held=False)
+    assert admission.reserve("a", held=False)
+    assert not admission.enter("b", held=False)
+    admission.forget("a")
+    assert offered == ["b"]
+
+
+def test_a_closed_replica_reserves_nothing_but_lets_reservations_in() -> None:
+    admission: Admission[str] = Admission(2, lambda _caller: None)
+    assert admission.reserve("a", held=False)
+    admission.close()
+    assert not admission.reserve("b", held=False)
+    assert admission.enter("a", held=True)

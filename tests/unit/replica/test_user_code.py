@@ -13,6 +13,7 @@ from salver.lib import preloaded
 from salver.replica.user_code import UserCode, resolve
 from salver.schema.application import ImportedCode, PickledCode
 from salver.schema.errors import NoSuchMethod, SalverError
+from salver.schema.ids import ReplicaRank
 
 here: ContextVar[str] = ContextVar("here", default="nowhere")
 
@@ -314,12 +315,12 @@ async def test_reconfigure_gets_the_user_config(is_async: bool) -> None:
             super().reconfigure(user_config)
 
     code = await running(Async if is_async else Sync)
-    await code.reconfigure({"threshold": 1})
+    await code.reconfigure({"threshold": 1}, ReplicaRank(), serves=False)
     assert code.instance.config == {"threshold": 1}
 
 
 async def test_without_a_user_config_reconfigure_is_not_needed() -> None:
-    await (await running(Everything)).reconfigure(None)
+    await (await running(Everything)).reconfigure(None, ReplicaRank(), serves=False)
 
 
 @pytest.mark.parametrize("servable", [Everything, len, partial(len)], ids=["class", "function", "partial"])
@@ -327,7 +328,7 @@ async def test_a_user_config_that_nobody_takes_is_an_error(servable: Callable[..
     code = UserCode(servable, max_threads=1)
     await code.construct((), {})
     with pytest.raises(SalverError, match="has no method `reconfigure"):
-        await code.reconfigure({})
+        await code.reconfigure({}, ReplicaRank(), serves=False)
 
 
 def test_imported_code_is_found_by_its_path() -> None:
@@ -348,3 +349,93 @@ def test_pickled_code_is_found_among_what_was_preloaded() -> None:
     blob = cloudpickle.dumps(lambda: 7)
     preloaded.load_all({preloaded.digest_of(blob): blob})
     assert resolve(PickledCode(preloaded.digest_of(blob)))() == 7
+
+
+# Hooks
+
+
+class Ranked:
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, Any]] = []
+        self.threads: set[int] = set()
+
+    def reconfigure(self, user_config: Any, rank: ReplicaRank) -> None:
+        self.calls.append((user_config, rank))
+        self.threads.add(threading.get_ident())
+
+
+async def test_reconfigure_gets_the_rank_where_it_has_a_parameter_for_it() -> None:
+    code = await running(Ranked)
+    assert code.takes_rank
+    await code.reconfigure({"a": 1}, ReplicaRank(2, 1, 0), serves=False)
+    assert code.instance.calls == [({"a": 1}, ReplicaRank(2, 1, 0))]
+
+
+async def test_a_rank_is_told_even_without_a_user_config() -> None:
+    code = await running(Ranked)
+    await code.reconfigure(None, ReplicaRank(3), serves=False)
+    assert code.instance.calls == [(None, ReplicaRank(3))]
+
+
+async def test_a_reconfigure_without_a_rank_is_not_called_for_nothing() -> None:
+    class Plain:
+        def reconfigure(self, user_config: Any) -> None:
+            raise AssertionError
+
+    code = await running(Plain)
+    assert not code.takes_rank
+    await code.reconfigure(None, ReplicaRank(3), serves=False)
+    await code.reconfigure(None, ReplicaRank(3), serves=True)
+
+
+async def test_a_plain_reconfigure_runs_where_the_constructor_ran_and_later_beside_requests() -> None:
+    code = await running(Ranked)
+    await code.reconfigure(None, ReplicaRank(), serves=False)
+    assert code.instance.threads == {threading.get_ident()}
+    await code.reconfigure(None, ReplicaRank(), serves=True)
+    assert len(code.instance.threads) == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_check_health_may_be_plain_or_async(is_async: bool) -> None:
+    class Sync:
+        thread = 0
+
+        def check_health(self) -> None:
+            self.thread = threading.get_ident()
+            raise ValueError("ill")
+
+    class Async(Sync):
+        async def check_health(self) -> None:  # type: ignore[override]
+            super().check_health()
+
+    code = await running(Async if is_async else Sync)
+    with pytest.raises(ValueError, match="ill"):
+        await code.check_health()
+    assert (code.instance.thread == threading.get_ident()) is is_async
+
+
+async def test_without_a_check_a_replica_is_well() -> None:
+    await (await running(Everything)).check_health()
+    await (await running(len)).check_health()
+
+
+async def test_a_plain_check_that_hangs_holds_neither_the_loop_nor_requests_nor_reconfigure() -> None:
+    release = threading.Event()
+
+    class Hanging(Everything):
+        def check_health(self) -> None:
+            release.wait(20)
+
+        def reconfigure(self, user_config: Any) -> None:
+            pass
+
+    code = await running(Hanging, max_threads=1)
+    check = asyncio.get_running_loop().create_task(code.check_health())
+    await asyncio.sleep(0)
+    assert await code.call("now", (1,), {}) == 1
+    await code.reconfigure({}, ReplicaRank(), serves=True)
+    check.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await check
+    release.set()

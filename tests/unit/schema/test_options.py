@@ -49,6 +49,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         pytest.param("max_replicas_per_node", 100, 100, id="most per node"),
         pytest.param("max_replicas_per_node", None, None, id="any per node"),
         pytest.param("max_request_body_bytes", "0", 0, id="no bodies"),
+        pytest.param("request_priorities", True, True, id="priorities"),
         pytest.param("max_request_body_bytes", None, None, id="any body"),
         pytest.param("backpressure_config", {"status_code": "429"}, BackpressureConfig(status_code=429), id="dict"),
         pytest.param("backpressure_config", BackpressureConfig(retry_after_s=1), BackpressureConfig(retry_after_s=1.0)),
@@ -362,7 +363,9 @@ def test_options_have_a_json_schema_with_bounds_and_help() -> None:
     assert set(properties) == set(FIELDS)
     assert properties["max_ongoing_requests"]["minimum"] == 1
     assert [name for name, each in properties.items() if not each.get("description")] == []
-    assert set(schema["$defs"]) == {"Options", "AutoscalingConfig", "BackpressureConfig", "ActorOptions"}
+    assert set(schema["$defs"]) == {
+        *("Options", "AutoscalingConfig", "BackpressureConfig", "RequestRouterConfig", "ActorOptions")
+    }
 
 
 def test_every_option_has_a_default() -> None:

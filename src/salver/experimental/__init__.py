@@ -1,0 +1,1 @@
+"""Routers under the names that they have elsewhere."""
