@@ -140,9 +140,7 @@ class Caller:
                 return
             raw = self._large_payloads.take(stream)
         is_early = stream in self._running and stream not in self._contexts
-        if self._attachments is None:
-            self._attachments = Attachments()
-        self._attachments.on_frame(stream, header, raw, failed=bool(flags & BROKEN), is_early=is_early)
+        self._with_attachments.on_frame(stream, header, raw, failed=bool(flags & BROKEN), is_early=is_early)
 
     def _receive(self, stream: int, flags: int, body: bytes) -> Receive:
         """Return what user code reads a request's body with."""
@@ -265,6 +263,12 @@ class Caller:
             self._large = LargePayloads(self._connection, lambda stream: True)
         return self._large
 
+    @property
+    def _with_attachments(self) -> Attachments:
+        if self._attachments is None:
+            self._attachments = Attachments()
+        return self._attachments
+
     async def _serve_call(self, stream: int, header: bytes, body: bytes | Arrival) -> None:
         server = self._server
         request_id = method = ""
@@ -278,16 +282,13 @@ class Caller:
             form = head.form
             if form is None:
                 args, kwargs = loads(body) if isinstance(body, bytes) else body.load()
-                del body
-                result = pack(await server.user_code.call(method, args, kwargs))
             else:
-                if self._attachments is None:
-                    self._attachments = Attachments()
-                args, kwargs = await self._attachments.load(stream, request_id, form, body)
-                del body
-                result = pack_as(await server.user_code.call(method, args, kwargs), form.response_encoding)
+                args, kwargs = await self._with_attachments.load(stream, request_id, form, body)
+            del body
+            value = await server.user_code.call(method, args, kwargs)
+            result = pack(value) if form is None else pack_as(value, form.response_encoding)
             # What they have of the caller's memory goes back before the answer, so that its next call can use it.
-            del args, kwargs
+            del args, kwargs, value
             self._send_result(stream, result)
         except asyncio.CancelledError:
             if not self._was_cancelled(stream):

@@ -166,11 +166,12 @@ async def trap() -> Trap:
     return Trap()
 
 
-async def test_a_full_queue_refuses_at_once(world: World) -> None:
+async def test_a_full_queue_refuses_at_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     handle = await world.serve("hanging", Hanging, limit=1, max_queued_requests=1)
     responses = [handle.remote(number) for number in range(3)]
     with pytest.raises(BackPressureError):
         await responses[2]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     world.servers["hanging"].user_code.instance.go_on.set()
     assert await asyncio.gather(*responses[:2]) == [0, 1]
 
