@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         start,
         status,
     )
-    from salver.handle import DeploymentHandle, DeploymentResponse
+    from salver.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
     from salver.runtime.batching import batch
     from salver.runtime.context import ReplicaContext, get_replica_context
     from salver.runtime.ingress import ingress
@@ -47,6 +47,7 @@ __all__ = [
     "Deployment",
     "DeploymentHandle",
     "DeploymentResponse",
+    "DeploymentResponseGenerator",
     "HTTPOptions",
     "ProxyLocation",
     "ReplicaContext",
@@ -86,6 +87,7 @@ _HOMES = {
     ),
     "DeploymentHandle": "salver.handle",
     "DeploymentResponse": "salver.handle",
+    "DeploymentResponseGenerator": "salver.handle",
     "ReplicaContext": "salver.runtime.context",
     "RunTarget": "salver.api.run_target",
     "get_replica_context": "salver.runtime.context",

@@ -106,3 +106,18 @@ async def test_what_a_replica_says_before_it_is_ready_is_in_its_first_entry(plan
     await plane.until_status("RUNNING")
     await rest()
     assert [models(each) for each in values] == [[], [("a",)]]
+
+
+async def test_a_thousand_replicas_that_change_all_the_time_do_not_flood_their_callers(plane: Plane) -> None:
+    replicas = await running(plane, 1000)
+    values = plane.watch_replicas()
+    await rest()
+    before = len(values)
+    for tenth in range(20):
+        for each in replicas:
+            report(plane, each, str(tenth))
+        await plane.pass_time(0.1)
+    assert 1 <= len(values) - before <= 2
+    # Each push was of all that was known by then, and what came after it is published too.
+    await plane.pass_time(1.0)
+    assert set(models(values[-1])) == {("19",)}

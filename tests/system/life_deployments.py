@@ -82,7 +82,8 @@ class Blocking:
         self.checks = 0
 
     async def check_health(self) -> None:
-        await asyncio.sleep(0.05)
+        for _ in range(5):
+            await asyncio.sleep(0.02)
         self.checks += 1
 
     async def block(self) -> str:

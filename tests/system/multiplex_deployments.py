@@ -84,3 +84,20 @@ class Echo:
 
     async def __call__(self) -> dict[str, Any]:
         return {"model": serve.get_multiplexed_model_id()}
+
+
+@serve.deployment
+class Batches:
+    """Works on many items of a model at once."""
+
+    @serve.multiplexed
+    async def get_model(self, model_id: str) -> str:
+        return model_id.upper()
+
+    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0.05)
+    async def predict(self, items: list[int]) -> list[str]:
+        model = await self.get_model(serve.get_multiplexed_model_id())
+        return [f"{model}{item}" for item in items]
+
+    async def __call__(self, item: int) -> str:
+        return await self.predict(item)

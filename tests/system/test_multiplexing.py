@@ -4,10 +4,13 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 import salver as serve
@@ -88,6 +91,19 @@ def test_twelve_models_on_three_replicas_are_loaded_once(zoo: Zoo) -> None:
     assert [len(each) for each in zoo.models()] == [4, 4, 4]
 
 
+def test_many_at_once_find_their_models_although_no_replica_holds_them_all(zoo: Zoo) -> None:
+    def ask_many(number: int) -> int:
+        before = zoo.noted("load").total()
+        random = Random(number)
+        with ThreadPoolExecutor(6) as threads:
+            asked = random.choices(MODELS, k=number)
+            assert [each["model"] for each in threads.map(zoo.ask, asked)] == asked
+        return zoo.noted("load").total() - before
+
+    ask_many(100)
+    assert ask_many(400) <= 20
+
+
 def test_requests_over_http_find_what_calls_have_loaded(zoo: Zoo) -> None:
     for each in MODELS:
         zoo.ask(each)
@@ -133,6 +149,13 @@ def test_rule_composition_must_forward_the_id(tmp_path: Path) -> None:
     assert forgetful.options(multiplexed_model_id="m3").forget.remote().result() == "m3>"
 
 
+def test_rule_with_batching_each_model_has_batches_of_its_own() -> None:
+    handle = serve.run(deployments.Batches.bind(), name="batches", route_prefix=None)
+    asked = [("ab"[number % 2], number) for number in range(8)]
+    answers = [handle.options(multiplexed_model_id=model_id).remote(number) for model_id, number in asked]
+    assert [each.result() for each in answers] == [f"{model_id.upper()}{number}" for model_id, number in asked]
+
+
 def test_rule_load_error_goes_to_the_caller_and_is_not_cached(zoo: Zoo) -> None:
     for _ in range(2):
         with pytest.raises(FileNotFoundError, match="there is no broken1"):
@@ -167,6 +190,21 @@ def test_the_models_of_a_killed_replica_are_loaded_elsewhere_and_no_others(zoo: 
             assert zoo.ask(each)["model"] == each
     lost = set(victim.multiplexed_model_ids)
     assert zoo.noted("load") == {each: 1 + (each in lost) for each in MODELS}
+
+
+def test_another_controller_hears_which_models_there_are(zoo: Zoo) -> None:
+    for each in MODELS:
+        zoo.ask(each)
+    wait_until_sync(lambda: set().union(*zoo.models()) == set(MODELS), within_s=WITHIN_S, what="all ids in the status")
+    before = zoo.models()
+    controllers = [each for each in psutil.Process().children(recursive=True) if each.name() == "controller"]
+    assert len(controllers) == 1
+    controllers[0].kill()
+    controllers[0].wait(WITHIN_S)
+    for each in MODELS:
+        assert zoo.ask(each)["model"] == each
+    wait_until_sync(lambda: zoo.models() == before, within_s=WITHIN_S, what="the same models as before")
+    assert zoo.noted("load") == dict.fromkeys(MODELS, 1)
 
 
 def test_the_status_has_what_the_hooks_of_the_class_record(zoo: Zoo) -> None:

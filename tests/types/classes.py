@@ -1,6 +1,6 @@
 """What the type tests serve and call."""
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import salver as serve
 
@@ -26,6 +26,25 @@ class Counter:
 
     def later(self, number: int) -> Awaitable[str]:
         raise NotImplementedError
+
+
+class Talker:
+    async def __call__(self, prompt: str, size: int = 1) -> AsyncIterator[str]:
+        for _ in range(size):
+            yield prompt
+
+    def numbers(self, end: int) -> Iterator[int]:
+        yield from range(end)
+
+
+class Batching:
+    @serve.batch
+    async def __call__(self, numbers: list[int]) -> list[str]:
+        return [str(number) for number in numbers]
+
+    @serve.batch(max_batch_size=3)
+    async def half(self, numbers: list[int]) -> list[float]:
+        return [number / 2 for number in numbers]
 
 
 class Nothing:

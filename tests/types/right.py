@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, assert_type
 
 import salver as serve
-from tests.types.classes import Counter, Ingress, Translator, count, shout
+from tests.types.classes import Batching, Counter, Ingress, Talker, Translator, count, shout
 
 Translators = serve.DeploymentHandle[Translator]
 Counters = serve.DeploymentHandle[Counter]
@@ -51,6 +51,33 @@ async def responses_of_other_calls_are_arguments(translator: Translators, counte
     assert_type(await translator.remote(text, number, translator[Translator.score].remote("a")), list[str])
     assert_type(await translator.remote(text, 1, translator[Translator.score].remote("a")), list[str])
     assert_type(await counter.remote(number), str)
+
+
+async def generators_are_typed(
+    talker: serve.DeploymentHandle[Talker], counter: Counters, bare: serve.DeploymentHandle, flag: bool
+) -> None:
+    stream = talker.options(stream=True)
+    assert_type(stream.remote("a", size=3), serve.DeploymentResponseGenerator[str])
+    async for text in stream.remote("a"):
+        assert_type(text, str)
+    for number in stream[Talker.numbers].remote(3):
+        assert_type(number, int)
+    for number in talker[Talker.numbers].options(stream=True, session_id="a").remote(3):
+        assert_type(number, int)
+    assert_type(stream.remote(counter.remote(1)), serve.DeploymentResponseGenerator[str])
+    assert_type(stream.options(session_id="a").remote("a"), serve.DeploymentResponseGenerator[str])
+    async for item in talker.options(method_name="numbers", stream=True).remote(1, 2, 3):
+        assert_type(item, Any)
+    async for item in bare.options(stream=True).remote(1, x=2):
+        assert_type(item, Any)
+    async for item in bare.numbers.options(stream=True).remote(1, x=2):
+        assert_type(item, Any)
+    assert_type(talker.options(stream=flag).remote(), Any)
+
+
+async def batched_methods_are_called_with_one_item(handle: serve.DeploymentHandle[Batching]) -> None:
+    assert_type(await handle[Batching.half].remote(1), float)
+    assert_type(await handle.remote(1), str)
 
 
 async def functions_are_typed(function: serve.DeploymentHandle[Callable[[int], str]]) -> None:

@@ -15,6 +15,9 @@ FILES = sorted(path for path in HERE.glob("*.py") if path.stem not in {"__init__
 _MARK = re.compile(r"# E(?:: (?P<checker>\w+))?$")
 _MYPY_ERROR = re.compile(r"^(?P<file>[^:]+):(?P<line>\d+): error: ")
 
+_PAGE = ROOT / "docs" / "typed_handles.md"
+_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
 Line = tuple[str, int]
 """A file's name and the number of a line."""
 
@@ -34,14 +37,23 @@ def test_the_files_have_lines_that_must_be_refused() -> None:
     assert _expected("pyright") < _expected("mypy")
 
 
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """The example of the documentation, as a file."""
+    [block] = _BLOCK.findall(_PAGE.read_text(encoding="utf-8"))
+    path = tmp_path / "typed_page.py"
+    path.write_text(block)
+    return path
+
+
 @pytest.mark.timeout(300)
-def test_mypy_refuses_the_marked_lines_and_no_others(tmp_path: Path) -> None:
+def test_mypy_refuses_the_marked_lines_and_no_others(tmp_path: Path, page: Path) -> None:
     api = pytest.importorskip("mypy.api")
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path)]
     where = os.getcwd()
     os.chdir(ROOT)
     try:
-        output, problems, _ = api.run([*options, *[str(path.relative_to(ROOT)) for path in FILES]])
+        output, problems, _ = api.run([*options, *[str(path.relative_to(ROOT)) for path in FILES], str(page)])
     finally:
         os.chdir(where)
     assert problems == ""
@@ -54,10 +66,10 @@ def test_mypy_refuses_the_marked_lines_and_no_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_pyright_refuses_the_marked_lines_and_no_others(tmp_path: Path) -> None:
+def test_pyright_refuses_the_marked_lines_and_no_others(tmp_path: Path, page: Path) -> None:
     pytest.importorskip("basedpyright")
     settings = {
-        "include": [str(path) for path in FILES],
+        "include": [str(path) for path in [*FILES, page]],
         "extraPaths": [str(ROOT / "src"), str(ROOT)],
         "typeCheckingMode": "standard",
         "pythonVersion": "3.11",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import salver as serve
-from tests.types.classes import Counter, Ingress, Nothing, Translator, shout
+from tests.types.classes import Batching, Counter, Ingress, Nothing, Talker, Translator, shout
 
 Translators = serve.DeploymentHandle[Translator]
 Counters = serve.DeploymentHandle[Counter]
@@ -46,6 +46,23 @@ def responses_of_the_wrong_type(translator: Translators, counter: Counters) -> N
     translator.remote(translator.remote("a"))  # E
     translator.remote("a", counter.remote(1))  # E
     counter.remote(counter.remote(1))  # E
+
+
+def generators(talker: serve.DeploymentHandle[Talker], translator: Translators) -> None:
+    stream = talker.options(stream=True)
+    stream.remote(1)  # E
+    stream[Talker.numbers].remote("a")  # E
+    stream[Translator.score].remote("a")  # E
+    stream.options(sesion_id="a")  # E
+    translator.options(stream=True).remote("a")  # E
+    for number in stream[Talker.numbers].remote(3):
+        shout(number)  # E
+
+
+def batches(handle: serve.DeploymentHandle[Batching], translator: Translators) -> None:
+    handle[Batching.half].remote("a")  # E
+    handle[Batching.half].remote([1])  # E
+    handle.remote("a")  # E
 
 
 def functions(function: serve.DeploymentHandle[Callable[[int], str]]) -> None:

@@ -15,7 +15,7 @@ from salver.api.deployment import Deployment
 from salver.api.routing import checked_routing
 from salver.handle import DeploymentHandle
 from salver.handle.policies import TWO_CHOICES
-from salver.lib.preloaded import digest_of
+from salver.lib.preloaded import digest_of, keep
 from salver.runtime.ingress import NotPicklable, ingress_of
 from salver.schema.application import (
     ApplicationSpec,
@@ -31,17 +31,23 @@ from salver.schema.options import Options
 
 
 def build(
-    target: Application, *, name: str, route_prefix: str | None, preload: Preload | None = None
+    target: Application,
+    *,
+    name: str,
+    route_prefix: str | None,
+    preload: Preload | None = None,
+    in_this_process: bool = False,
 ) -> ApplicationSpec:
     """Return everything the controller needs to run an application.
 
     Args:
         preload: What its replicas have in memory first; by default this process's path and the modules in use.
+        in_this_process: Its replicas run here, so code needs no pickling.
 
     Raises:
         BuildFailed: The graph has a cycle, or an argument cannot be pickled.
     """
-    builder = _Builder(name)
+    builder = _Builder(name, in_this_process=in_this_process)
     ingress = builder.add(target).deployment_name
     return ApplicationSpec(
         name=name,
@@ -85,7 +91,7 @@ def checked_route_prefix(route_prefix: object) -> str | None:
 
 
 class _Builder:
-    def __init__(self, app_name: str) -> None:
+    def __init__(self, app_name: str, *, in_this_process: bool) -> None:
         self.specs: dict[str, DeploymentSpec] = {}
         self.warnings: list[str] = []
         self._app_name = app_name
@@ -94,6 +100,7 @@ class _Builder:
         self._modules: dict[str, None] = {}
         self._blobs: dict[str, bytes] = {}
         self._ingress: str | None = None
+        self._in_this_process = in_this_process
 
     def add(self, application: Application) -> DeploymentHandle[Any]:
         """Add an application and all it is bound to; return the handle that stands for it."""
@@ -198,6 +205,10 @@ class _Builder:
         if path is not None:
             self._modules[path.module] = None
             return path
+        if self._in_this_process:
+            kept = keep(code)
+            self._blobs[kept] = b""
+            return PickledCode(kept)
         blob = _pickled_code(name, code)
         digest = digest_of(blob)
         self._blobs[digest] = blob
@@ -208,7 +219,7 @@ class _Builder:
         if isinstance(found, str):
             return None if found == TWO_CHOICES else RouterSpec(policy=found, kwargs=kwargs)
         code = self._code_of(name, found)
-        blob = self._blobs[code.digest] if isinstance(code, PickledCode) else b""
+        blob = _pickled_code(name, found) if isinstance(code, PickledCode) else b""
         return RouterSpec(code=code, blob=blob, kwargs=kwargs)
 
 

@@ -46,9 +46,11 @@ class Client:
         tasks: Owns what works for it in the background.
         ended: Done when the instance is gone; its result is the reason.
         is_guest: The instance goes on without this process.
+        runs_here: Its replicas are threads of this process.
     """
 
     is_guest = True
+    runs_here = False
 
     def __init__(self) -> None:
         self.http: HTTPOptions | None = None

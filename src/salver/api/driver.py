@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from salver.api.client import Client
-from salver.api.instance import Declared, Instance, Report
+from salver.api.instance import Declared, Instance, OnReport, Report
 from salver.engine.instances import Found
 from salver.handle.session import set_session
 from salver.schema.errors import SalverError
@@ -21,6 +22,7 @@ from salver.schema.http import HTTPOptions
 from salver.schema.messages import InstanceEnded, Notice, Output
 
 T = TypeVar("T")
+Launch = Callable[[HTTPOptions, OnReport, Declared], Awaitable[Client]]
 
 
 class Driver:
@@ -38,9 +40,9 @@ class Driver:
         self._pid = os.getpid()
 
     @classmethod
-    def launch(cls, http: HTTPOptions, machine: Declared) -> "Driver":
-        """Start an instance; see `Instance.launch`."""
-        return cls._begin(lambda: Instance.launch(http, print_report, machine))
+    def launch(cls, http: HTTPOptions, machine: Declared, launch: Launch | None = None) -> "Driver":
+        """Start an instance, of processes unless another way to launch one is given; see `Instance.launch`."""
+        return cls._begin(lambda: (launch or Instance.launch)(http, print_report, machine))
 
     @classmethod
     def connect(cls, found: Found) -> "Driver":
@@ -120,6 +122,15 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.close()
 
 
+def local_launch() -> Launch:
+    """Return what launches an instance inside this process.
+
+    By name, as processes are started: it puts together what this room may not know.
+    """
+    launch: Launch = importlib.import_module("salver.testing.instance").launch
+    return launch
+
+
 class _Current:
     driver: Driver | None = None
     stops_at_exit = False
@@ -131,8 +142,8 @@ def find_driver() -> Driver | None:
     return driver if driver is not None and driver.alive else None
 
 
-def ensure_driver(http: HTTPOptions, machine: Declared) -> Driver:
-    """Return this process's driver, starting an instance where none runs."""
+def ensure_driver(http: HTTPOptions, machine: Declared, launch: Launch | None = None) -> Driver:
+    """Return this process's driver, starting an instance where none runs; see `Driver.launch`."""
     driver = find_driver()
     if driver is None:
         if _Current.driver is not None and not _Current.driver.owns:
@@ -140,7 +151,7 @@ def ensure_driver(http: HTTPOptions, machine: Declared) -> Driver:
                 "The instance that this process was connected to has ended. serve.connect() finds another; "
                 "serve.shutdown() before serve.run() starts one here."
             )
-        driver = _take(Driver.launch(http, machine))
+        driver = _take(Driver.launch(http, machine, launch))
     return driver
 
 

@@ -11,7 +11,7 @@ import msgspec
 from salver.api.application import Application, parts_of
 from salver.api.build import build
 from salver.api.client import url_of
-from salver.api.driver import Driver, ensure_driver, find_driver, stop_driver
+from salver.api.driver import Driver, ensure_driver, find_driver, local_launch, stop_driver
 from salver.api.instance import Declared, declared
 from salver.api.run_target import RunTarget, checked
 from salver.handle import DeploymentHandle
@@ -31,6 +31,7 @@ from salver.schema.settings import read_settings
 from salver.schema.status import ServeStatus
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.peer import Answer
+from salver.transport.sockets import Dial
 
 T = TypeVar("T")
 logger = logging.getLogger(LOGGER_NAME)
@@ -42,6 +43,8 @@ NOTHING_RUNS = "There is no Serve instance running here: call serve.run(app) or 
 def start(
     proxy_location: ProxyLocation | str | None = None,
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
+    *,
+    local_testing_mode: bool = False,
     **machine: Any,
 ) -> None:
     """Start an instance in the background, attached to this process; `run` does it where it was not done.
@@ -51,6 +54,7 @@ def start(
     Args:
         proxy_location: "Disabled" starts no proxy.
         http_options: Where the proxy listens; see `HTTPOptions`.
+        local_testing_mode: Run everything inside this process, for tests; nothing listens then.
         **machine: What this machine has, where it should not be looked up: `num_cpus`, `num_gpus`,
             `resources` (custom ones, by name), and `strict_cpus=True` to make replicas wait for free CPUs.
 
@@ -67,13 +71,14 @@ def start(
     if located(proxy_location) is ProxyLocation.Disabled:
         options.host = None
     set_up_logging(read_settings().log_level)
-    driver = find_driver()
+    here = local_testing_mode or read_settings().local_testing_mode
+    driver = _driver_of_kind(here=here)
     if driver is not None:
         logger.info("Connecting to the Serve instance that runs already. New http_options will not be applied.")
         if http_options is not None and driver.instance.http is not None:
             _warn_of_differences(driver.instance.http, options)
     elif find_session() is None:
-        _start(options, own_machine)
+        (_start_here if here else _start)(options, own_machine)
 
 
 def run(
@@ -81,6 +86,9 @@ def run(
     blocking: bool = False,
     name: str = DEFAULT_APP_NAME,
     route_prefix: str | None = "/",
+    *,
+    local_testing_mode: bool = False,
+    _local_testing_mode: bool = False,
 ) -> DeploymentHandle[T]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
@@ -89,6 +97,8 @@ def run(
         blocking: Stay until Ctrl-C.
         name: The application's name; one of the same name is replaced.
         route_prefix: Where HTTP requests find it; None for handles only.
+        local_testing_mode: Run it inside this process, for tests. What a constructor raises is then raised here as it
+            is. Also spelled `_local_testing_mode`; SALVER_LOCAL_TESTING_MODE=1 asks for it everywhere.
 
     Raises:
         TypeError: The target is no application.
@@ -96,7 +106,11 @@ def run(
         RuntimeError: It failed to deploy; the message has the reason, with the traceback of the user's code.
         SalverError: Another application has the route prefix, or the instance could not start.
     """
-    (handle,) = run_many([RunTarget(target, name, route_prefix)], blocking)
+    (handle,) = run_many(
+        [RunTarget(target, name, route_prefix)],
+        blocking,
+        local_testing_mode=local_testing_mode or _local_testing_mode,
+    )
     return handle
 
 
@@ -105,6 +119,9 @@ def run_many(
     blocking: bool = False,
     wait_for_ingress_deployment_creation: bool = True,
     wait_for_applications_running: bool = True,
+    *,
+    local_testing_mode: bool = False,
+    _local_testing_mode: bool = False,
 ) -> list[DeploymentHandle[Any]]:
     """Deploy several applications at once, wait until they run, and return the handles to their ingresses, in order.
 
@@ -115,6 +132,7 @@ def run_many(
         blocking: Stay until Ctrl-C.
         wait_for_ingress_deployment_creation: Changes nothing: the deployments are known when this returns.
         wait_for_applications_running: False returns as soon as the applications are wanted.
+        local_testing_mode: Run them inside this process, for tests; see `run`.
 
     Raises:
         ValueError: There is no target; or, as `InvalidOption`, a name or a route prefix is not allowed or there twice.
@@ -128,9 +146,13 @@ def run_many(
         return [DeploymentHandle(parts_of(each.target)[0].name, each.name) for each in targets]
     if find_replica_context() is not None:
         raise SalverError("serve.run() was called inside a replica; only drivers can run applications.")
-    specs = [build(each.target, name=each.name, route_prefix=each.route_prefix) for each in targets]
-    set_up_logging(read_settings().log_level)
-    driver = find_driver() or _start(_default_http(), Declared())
+    settings = read_settings()
+    here = local_testing_mode or _local_testing_mode or settings.local_testing_mode
+    specs = [
+        build(each.target, name=each.name, route_prefix=each.route_prefix, in_this_process=here) for each in targets
+    ]
+    set_up_logging(settings.log_level)
+    driver = _driver_of_kind(here=here) or (_start_here if here else _start)(_default_http(), Declared())
     driver.call(_deploy(driver, specs, wait=wait_for_applications_running))
     if wait_for_applications_running:
         for each in targets:
@@ -220,6 +242,26 @@ def get_deployment_handle(
     return DeploymentHandle(deployment_name, app_name)
 
 
+def _driver_of_kind(*, here: bool) -> Driver | None:
+    """Return the driver that runs, if one does.
+
+    Raises:
+        SalverError: It runs applications in the other way.
+    """
+    driver = find_driver()
+    if driver is not None and driver.instance.runs_here is not here:
+        runs, asked = ("inside this process", "in processes")[:: 1 if not here else -1]
+        raise SalverError(
+            f"Applications run {runs} already, and were asked for {asked}; one process has one way. "
+            "Call serve.shutdown() first."
+        )
+    return driver
+
+
+def _start_here(http: HTTPOptions, machine: Declared) -> Driver:
+    return ensure_driver(http, machine, local_launch())
+
+
 def _start(http: HTTPOptions, machine: Declared) -> Driver:
     driver = ensure_driver(http, machine)
     try:
@@ -271,11 +313,11 @@ def _ask(session: Session, message: Message, answer: type[Answer]) -> Answer:
         in_session_loop = False
     if not in_session_loop:
         return asyncio.run_coroutine_threadsafe(session.link.ask(message, answer), session.loop).result()
-    return _in_a_thread(_ask_apart(session.controller_address, message, answer))
+    return _in_a_thread(_ask_apart(session.controller_address, session.dial, message, answer))
 
 
-async def _ask_apart(address: str, message: Message, answer: type[Answer]) -> Answer:
-    link = ControllerLink(role="driver", name="question", tasks=Tasks(on_error=lambda _name, _error: None))
+async def _ask_apart(address: str, dial: Dial, message: Message, answer: type[Answer]) -> Answer:
+    link = ControllerLink(role="driver", name="question", tasks=Tasks(on_error=lambda _name, _error: None), dial=dial)
     await link.connect(address)
     try:
         return await link.ask(message, answer)

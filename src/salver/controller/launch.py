@@ -10,7 +10,7 @@ from salver.controller.placement import resources_of
 from salver.engine.base import ProcessSpec
 from salver.schema.application import Preload
 from salver.schema.ids import ReplicaID
-from salver.schema.options import ActorOptions
+from salver.schema.options import ActorOptions, AutoscalingConfig, RequestRouterConfig
 from salver.schema.process_payloads import ReplicaNote, ReplicaPayload
 
 REPLICA_ENTRY = "salver.processes.replica:main"
@@ -20,28 +20,33 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 def replica_process(wish: Wish, replica: ReplicaID, *, controller_address: str, expose_tracebacks: bool) -> ProcessSpec:
     """Return the process that runs a replica."""
     spec, application = wish.spec, wish.application
+    options = spec.options
+    routing = options.request_router_config or RequestRouterConfig()
+    scaling = options.autoscaling_config or AutoscalingConfig()
     payload = ReplicaPayload(
         controller_address=controller_address,
         replica=replica,
         code=spec.code,
         arguments=spec.arguments,
-        max_ongoing_requests=spec.options.max_ongoing_requests,
-        num_cpus=spec.options.ray_actor_options.num_cpus,
-        user_config=spec.options.user_config,
-        health_check_period_s=spec.options.health_check_period_s,
-        health_check_timeout_s=spec.options.health_check_timeout_s,
+        max_ongoing_requests=options.max_ongoing_requests,
+        num_cpus=options.ray_actor_options.num_cpus,
+        user_config=options.user_config,
+        health_check_period_s=options.health_check_period_s,
+        health_check_timeout_s=options.health_check_timeout_s,
         code_version=application.version,
         expose_tracebacks=expose_tracebacks,
+        routing_stats_period_s=routing.request_routing_stats_period_s,
+        routing_stats_timeout_s=routing.request_routing_stats_timeout_s,
+        autoscaling_stats_period_s=scaling.metrics_interval_s,
     )
-    resources = resources_of(spec.options.ray_actor_options)
-    options = spec.options
+    resources = resources_of(options.ray_actor_options)
     silence_s = silence_allowed_s(options.health_check_period_s, options.health_check_timeout_s)
     note = ReplicaNote(replica, application.version, options.graceful_shutdown_timeout_s, silence_s, resources)
     return ProcessSpec(
         name=process_name(replica),
         entry=REPLICA_ENTRY,
         payload=msgspec.msgpack.encode(payload),
-        preload=preload_for(application.preload, spec.options.ray_actor_options),
+        preload=preload_for(application.preload, options.ray_actor_options),
         resources=resources,
         note=msgspec.msgpack.encode(note),
     )

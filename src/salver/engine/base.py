@@ -3,6 +3,7 @@
 `tests/contract/test_engine.py` holds every engine to the promises in these docstrings.
 """
 
+import asyncio
 import signal
 import socket
 from abc import ABC, abstractmethod
@@ -13,6 +14,8 @@ import msgspec
 from salver.engine.instances import socket_path
 from salver.schema.application import Preload
 from salver.schema.messages import NodeReport
+from salver.transport.framing import FrameSink
+from salver.transport.sockets import Dial, Listener, dial, listen, unix_address
 
 CPU = "CPU"
 GPU = "GPU"
@@ -64,6 +67,27 @@ class ProcessContext(msgspec.Struct, frozen=True):
     def socket_path(self) -> str:
         """Return where this process listens for others."""
         return socket_path(self.instance_dir, self.name)
+
+    @property
+    def address(self) -> str:
+        """Return the address that others dial to reach this process."""
+        return unix_address(self.socket_path)
+
+    @property
+    def dial(self) -> Dial:
+        """Return what opens connections to other processes of the instance."""
+        return dial
+
+    async def listen(self, accept: Callable[[], FrameSink]) -> Listener:
+        """Listen for others at the address; `accept` makes the sink of each connection."""
+        return await listen(self.address, accept)
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call back in the running event loop when the process is asked to stop, in place of its end."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, callback)
+
+    def failed(self, error: BaseException) -> None:
+        """Take note of what user code raised while it started; only where others can see this process's objects."""
 
 
 class Exit(msgspec.Struct, frozen=True):

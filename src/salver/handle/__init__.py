@@ -2,5 +2,6 @@
 
 from salver.handle.handle import DeploymentHandle
 from salver.handle.response import DeploymentResponse
+from salver.handle.response_generator import DeploymentResponseGenerator
 
-__all__ = ["DeploymentHandle", "DeploymentResponse"]
+__all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator"]

@@ -7,7 +7,7 @@ came, without being unpickled here, and if it lies in shared memory, without bei
 
 import pickle
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,8 @@ from salver.transport.payloads import Arrival, Payload, pack
 from salver.transport.wire import ATTACHMENT, BROKEN, AttachmentHead, CallForm
 
 _encode = msgspec.msgpack.Encoder().encode
+
+PICKLED: Final = ("cloudpickle", "cloudpickle")
 
 Responses = list[DeploymentResponse[Any]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from salver.handle.arguments import Attached, has_responses, pack_arguments, unpack_arguments, unpackable
+from salver.handle.arguments import PICKLED, Attached, has_responses, pack_arguments, unpack_arguments, unpackable
 from salver.handle.channel import Channel
 from salver.handle.outgoing import Description, Hints, Outgoing, Way
 from salver.handle.references import NotSerializable
@@ -29,7 +29,6 @@ from salver.transport.wire import CALL, ERROR, LARGE, RESULT, CallHead
 
 _encode_head = msgspec.msgpack.Encoder().encode
 _running_loop = asyncio._get_running_loop
-_PICKLED = ("cloudpickle", "cloudpickle")
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -84,13 +83,13 @@ class Call(Outgoing):
         self._body: bytes | Payload
         try:
             if serialization is not None or has_responses(args) or (kwargs and has_responses(kwargs.values())):
-                self._pack(args, kwargs, serialization or _PICKLED)
+                self._pack(args, kwargs, serialization or PICKLED)
             else:
                 self._body = pack((args, kwargs))
         except NotSerializable:
-            self._pack(args, kwargs, serialization or _PICKLED)
+            self._pack(args, kwargs, serialization or PICKLED)
         except Exception as error:
-            used, _ = serialization or _PICKLED
+            used, _ = serialization or PICKLED
             raise unpackable(args, kwargs, str(deployment), error, used) from error
 
     @property

@@ -12,6 +12,7 @@ from salver.transport.large_payloads import LargePayloads
 from salver.transport.sockets import Dial, dial
 from salver.transport.wire import (
     CANCEL,
+    CHUNK,
     END,
     ERROR,
     HELD,
@@ -29,6 +30,7 @@ from salver.transport.wire import (
 )
 
 _LAST_KINDS = frozenset({RESULT, ERROR, END})
+_LARGE_KINDS = frozenset({RESULT, CHUNK})
 _MAX_STREAM = 0xFFFFFFFF
 
 
@@ -229,7 +231,7 @@ class Channel:
         if kind >= PART:
             self.large_payloads.on_frame(kind, flags, stream, header, body)
             return False
-        if kind == RESULT:
+        if kind in _LARGE_KINDS:
             if not self.large_payloads.arrive(stream, flags, body):
                 return False
             if stream not in self.in_flight:

@@ -1,19 +1,23 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
+import asyncio
 import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
+from salver.handle.handle_types import BoundLater, SomeOptions
 from salver.handle.life import Life
-from salver.handle.options import CallOptions, SomeOptions
+from salver.handle.options import CallOptions
 from salver.handle.outgoing import Hints
 from salver.handle.request_context import RequestContext, current_request, request_ids
 from salver.handle.response import DeploymentResponse
+from salver.handle.response_generator import DeploymentResponseGenerator
 from salver.handle.selection import DispatchedCall, ReplicaSelection, chosen
 from salver.handle.session import Session, current_session, find_session
+from salver.handle.streaming_call import StreamingCall
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.schema.urgency import checked_urgency
 from salver.transport.wire import CallHead
@@ -21,11 +25,14 @@ from salver.transport.wire import CallHead
 if TYPE_CHECKING:
     import typing_extensions
 
+    from salver.handle.stream_handle import StreamHandle
+
     # With a default, strict checkers let people write `DeploymentHandle` for a handle to anything.
     T_co = typing_extensions.TypeVar("T_co", covariant=True, default=Any)
 else:
     T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
+M = TypeVar("M")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -72,23 +79,41 @@ class DeploymentHandle(Generic[T_co]):
         return find_session() is not None and not self._life.is_over
 
     @overload
-    def options(self, **options: Unpack[SomeOptions]) -> "DeploymentHandle[T_co]": ...
+    def options(
+        self, *, stream: Literal[False] | None = None, **options: Unpack[SomeOptions]
+    ) -> "DeploymentHandle[T_co]": ...
 
     @overload
-    def options(self, *, method_name: str, **options: Unpack[SomeOptions]) -> "DeploymentHandle[Any]": ...
+    def options(self, *, stream: Literal[True], **options: Unpack[SomeOptions]) -> "StreamHandle[T_co]": ...
 
+    @overload
     def options(
+        self, *, method_name: str, stream: Literal[True], **options: Unpack[SomeOptions]
+    ) -> "StreamHandle[Any]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str, stream: Literal[False] | None = None, **options: Unpack[SomeOptions]
+    ) -> "DeploymentHandle[Any]": ...
+
+    @overload
+    def options(
+        self, *, method_name: str | None = None, stream: bool | None, **options: Unpack[SomeOptions]
+    ) -> Any: ...
+
+    def options(  # noqa: PLR0913 - all by name
         self,
         *,
         method_name: str | None = None,
         multiplexed_model_id: str | None = None,
         session_id: str | None = None,
         priority: int | None = None,
+        stream: bool | None = None,
         request_serialization: str | None = None,
         response_serialization: str | None = None,
         _by_reference: bool | None = None,
         _prefer_local_routing: bool | None = None,
-    ) -> "DeploymentHandle[Any]":
+    ) -> Any:
         """Return a handle to the same deployment that calls differently.
 
         Args:
@@ -97,6 +122,7 @@ class DeploymentHandle(Generic[T_co]):
             session_id: Calls of the same session go to the same replica, where the deployment's router knows how.
             priority: From 0 (most urgent) to 7 (least), for deployments with `request_priorities`; unless it is set, a
                 call has that of the request that it is made for, and 3 outside of requests.
+            stream: The method is a generator: `remote()` returns a DeploymentResponseGenerator of its items.
             request_serialization: How arguments travel: "cloudpickle" unless set, "pickle", "msgpack" or "orjson".
             response_serialization: How results travel.
         """
@@ -107,6 +133,7 @@ class DeploymentHandle(Generic[T_co]):
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
             "priority": None if priority is None else checked_urgency(priority),
+            "stream": stream,
             "by_reference": _by_reference,
         }
         given = {key: value for key, value in changes.items() if value is not None}
@@ -197,8 +224,8 @@ class DeploymentHandle(Generic[T_co]):
         **kwargs: P.kwargs,
     ) -> DeploymentResponse[R]: ...
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:  # type: ignore[misc]
-        """Call the deployment; returns at once.
+    def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Call the deployment; returns at once, with `stream=True` a DeploymentResponseGenerator.
 
         A top-level argument that is the response of another call is replaced by its result before the call is made.
         One inside of an argument goes by reference: the called code awaits it.
@@ -209,7 +236,11 @@ class DeploymentHandle(Generic[T_co]):
         """
         session, context = self._begin()
         options = self._options
-        head = self._head(context, options.method_name)
+        head = self._head(context, options.method_name, is_streaming=options.stream)
+        if options.stream:
+            stream = StreamingCall(session, self._deployment, head, args, kwargs)
+            stream.start(context, in_loop=asyncio._get_running_loop() is session.loop)
+            return DeploymentResponseGenerator(stream)
         call = Call(session, self._deployment, head, args, kwargs, serialization=options.serialization)
         call.start(context)
         response = call.response
@@ -300,7 +331,7 @@ class DeploymentHandle(Generic[T_co]):
             self._life.begin(session)
         return session, current_request()
 
-    def _head(self, context: RequestContext, method_name: str) -> CallHead:
+    def _head(self, context: RequestContext, method_name: str, *, is_streaming: bool = False) -> CallHead:
         options = self._options
         return CallHead(
             method=method_name,
@@ -310,9 +341,16 @@ class DeploymentHandle(Generic[T_co]):
             multiplexed_model_id=options.multiplexed_model_id,
             session_id=options.session_id,
             urgency=context.urgency if options.priority is None else options.priority,
+            is_streaming=is_streaming,
         )
 
-    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]":
+    @overload
+    def __getitem__(self, method: Callable[Concatenate[T_co, P], R]) -> "DeploymentHandle[Callable[P, R]]": ...
+
+    @overload
+    def __getitem__(self, method: BoundLater[M]) -> "DeploymentHandle[M]": ...
+
+    def __getitem__(self, method: Any) -> "DeploymentHandle[Any]":
         """Return a handle that calls a method: `handle[Model.predict]` is `handle.predict`, and typed.
 
         Raises:

@@ -89,8 +89,8 @@ class ModelAffinity(Generic[P]):
             self._holders.setdefault(model_id, {})[place] = None
 
     def sent(self, place: P, model_id: str) -> None:
-        """Take note that a request for a model was sent to a replica, which will hold it from now on."""
-        if self.holds(place, model_id):
+        """Take note that a request for a model, or for none, was sent to a replica, which will hold it from now on."""
+        if not model_id or self.holds(place, model_id):
             return
         known = self._known.setdefault(place, _Models())
         known.unconfirmed[model_id] = False

@@ -1,6 +1,6 @@
 """How a handle calls."""
 
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 
 class CallOptions(NamedTuple):
@@ -15,17 +15,6 @@ class CallOptions(NamedTuple):
     multiplexed_model_id: str = ""
     session_id: str = ""
     priority: int | None = None
+    stream: bool = False
     by_reference: bool = True
     serialization: tuple[str, str] | None = None
-
-
-class SomeOptions(TypedDict, total=False):
-    """The options of a handle that leave the types of its calls as they are; for type checkers."""
-
-    multiplexed_model_id: str | None
-    session_id: str | None
-    priority: int | None
-    request_serialization: str | None
-    response_serialization: str | None
-    _by_reference: bool | None
-    _prefer_local_routing: bool | None

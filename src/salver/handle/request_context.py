@@ -115,12 +115,13 @@ class RequestIds:
 
     def renew(self) -> None:
         """Take a new prefix; called in every forked process."""
-        self._prefix = urandom(8).hex()
-        self._numbers = count(1)
+        # Together: a thread that asks just now must not get a number of one prefix with another.
+        self._prefix_and_numbers = urandom(8).hex(), count(1)
 
     def new(self) -> str:
         """Return an id nobody else has."""
-        return f"{self._prefix}{next(self._numbers):08x}"
+        prefix, numbers = self._prefix_and_numbers
+        return f"{prefix}{next(numbers):08x}"
 
 
 request_ids = RequestIds()

@@ -217,6 +217,7 @@ class Router:
         """Return who should have a request now; None only while every replica that it may go to is full."""
         choices: Sequence[Channel] = self._choices
         if outgoing.hints.multiplexed_model_id and self._custom is None:
+            # Whatever the policy is: nothing costs more than to load a model.
             return self._affinity.choose(outgoing.hints.multiplexed_model_id, choices)
         if self._policy is not None:
             choices = self._policy.shortlist(outgoing, choices)

@@ -8,7 +8,9 @@ from salver.handle.link import ControllerLink
 from salver.handle.routers import Routers
 from salver.lib.deadlines import Deadlines
 from salver.lib.loading import loading
+from salver.lib.process_local import ProcessLocal
 from salver.schema.errors import SalverError
+from salver.transport.sockets import Dial, dial
 
 
 @dataclass
@@ -18,6 +20,7 @@ class Session:
     Attributes:
         loop: The loop that all of it lives on; in a replica the loop user code runs on, in a driver one of a thread.
         app_name: The application this process is part of; "" in a driver.
+        dial: Opens connections to the processes of the instance.
         deadlines: Of the calls that are made for requests with a deadline.
     """
 
@@ -26,6 +29,7 @@ class Session:
     routers: Routers
     controller_address: str
     app_name: str = ""
+    dial: Dial = dial
     closed: bool = field(default=False)
     deadlines: Deadlines = field(init=False)
 
@@ -34,18 +38,17 @@ class Session:
         self.deadlines = Deadlines(time.monotonic, self.loop.call_later)
 
 
-class _Current:
-    session: Session | None = None
+_session: ProcessLocal[Session] = ProcessLocal()
 
 
 def set_session(session: Session | None) -> None:
     """Make this the session of the process."""
-    _Current.session = session
+    _session.set(session)
 
 
 def find_session() -> Session | None:
     """Return the session of the process, or None."""
-    session = _Current.session
+    session = _session.get()
     return None if session is None or session.closed else session
 
 
@@ -55,7 +58,7 @@ def current_session() -> Session:
     Raises:
         SalverError: There is none; nothing runs yet, or it has ended.
     """
-    session = _Current.session
+    session = _session.get()
     if session is not None and not session.closed:
         return session
     if (what := loading()) is not None:
@@ -63,6 +66,6 @@ def current_session() -> Session:
             f"A handle was called while {what} was being imported, before anything runs. "
             'Put the call under `if __name__ == "__main__":`.'
         )
-    if _Current.session is not None:
+    if _session.get() is not None:
         raise SalverError("The instance that this process took part in has ended, or was left.")
     raise SalverError("Nothing runs here: call serve.run(app) first.")

@@ -40,7 +40,8 @@ def claim_finalizer(instance: Any) -> Finalizer | None:
         return None
     once = getattr(cls.__dict__.get("__del__"), "once", None)
     if once is None:
-        once = _Once(present)
+        inherited = getattr(present, "once", None)
+        once = _Once(present if inherited is None else inherited.finalizer)
         with suppress(TypeError):
             cls.__del__ = once.of(cls)
     once.finalized.add(id(instance))

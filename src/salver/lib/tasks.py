@@ -8,6 +8,11 @@ from typing import Any
 OnError = Callable[[str, BaseException], None]
 
 
+async def next_turn() -> None:
+    """Let everything else that is ready run first."""
+    await asyncio.sleep(0)
+
+
 class Tasks:
     """A set of background tasks that end together.
 

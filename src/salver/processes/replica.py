@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-import random
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from math import ceil
 
@@ -23,11 +20,11 @@ from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
-from salver.replica.health import HealthChecks
+from salver.replica.configuration import Configuration
+from salver.replica.liveness import Liveness
 from salver.replica.reporting import Reporting
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode, resolve
-from salver.replica.watchdog import BEAT_S, REPORT_EVERY_S, Watchdog
 from salver.runtime.context import (
     ReplicaContext,
     get_replica_context,
@@ -36,7 +33,7 @@ from salver.runtime.context import (
     set_replica_tasks,
 )
 from salver.runtime.models import models_here, unload_models
-from salver.schema.errors import ProtocolError, SalverError
+from salver.schema.errors import ProtocolError
 from salver.schema.messages import (
     Done,
     Drain,
@@ -44,7 +41,6 @@ from salver.schema.messages import (
     Ranked,
     Reconfigure,
     ReplicaFailed,
-    ReplicaHealth,
     ReplicaJoined,
     ReplicaReady,
 )
@@ -52,7 +48,6 @@ from salver.schema.process_payloads import ReplicaPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
 from salver.transport.codec import loads
-from salver.transport.sockets import listen, unix_address
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -74,14 +69,11 @@ class _Replica:
         self._news: Callable[[], Message] | None = None
         """What each new controller is told."""
         self._reporting: Reporting | None = None
-        self._user_config = payload.user_config
-        self._rank: asyncio.Future[Ranked]
-        self._reconfiguring = asyncio.Lock()
+        self._configuration = Configuration(payload.user_config)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        self._rank = loop.create_future()
-        loop.add_signal_handler(signal.SIGTERM, self._end)
+        self._context.on_stop(self._end)
         # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
         loop.set_default_executor(ThreadPoolExecutor(min(32, max(1, ceil(self._payload.num_cpus)) + 4)))
         link = ControllerLink(
@@ -90,39 +82,51 @@ class _Replica:
             tasks=self._tasks,
             on_ask=self._answer_controller,
             on_back=lambda: self._tell_news(link),
+            dial=self._context.dial,
         )
         await link.connect(self._payload.controller_address)
-        place = Place(self._context.node_id)
-        routers = Routers(link, role="replica", name=self._context.name, tasks=self._tasks, place=place)
+        routers = Routers(
+            link,
+            role="replica",
+            name=self._context.name,
+            tasks=self._tasks,
+            dial=self._context.dial,
+            place=Place(self._context.node_id),
+        )
         app_name = self._payload.replica.deployment_id.app_name
-        set_session(Session(loop, link, routers, self._payload.controller_address, app_name))
+        set_session(Session(loop, link, routers, self._payload.controller_address, app_name, dial=self._context.dial))
         try:
             self._announce(link, self._joined)
-            user_code = await self._construct(await self._rank)
+            user_code = await self._construct(await self._configuration.rank())
             asgi = await AsgiServing.start(user_code.instance, self._tasks)
             reporting = Reporting(self._payload, user_code, models_here(), link.tell, self._tasks)
             self._reporting = reporting
             await reporting.record_metadata()
-            await user_code.reconfigure(self._user_config, get_replica_context().rank, serves=False)
-            checks = self._health_checks(user_code, link)
-            await checks.check()
+            await self._configuration.begin(user_code)
+            liveness = Liveness(self._payload, self._context, user_code, link.tell)
+            await liveness.check_first()
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit included
+            self._context.failed(error)
             failure = ReplicaFailed(self._payload.replica, user_traceback(error))
             self._announce(link, lambda: failure)
             await self._stop.wait()
             return
-        reporting.start(MonotonicClock())
-        await self._serve(user_code, asgi, checks, link)
-        reporting.close()
-        await self._finalize(user_code, asgi)
+        try:
+            reporting.start(MonotonicClock())
+            await self._serve(user_code, asgi, liveness, link)
+            reporting.close()
+            await self._finalize(user_code, asgi)
+        finally:
+            # They do not end with this one where it is a thread, too, that was killed.
+            user_code.release_threads()
+            liveness.close()
         routers.close()
         link.close()
         await self._tasks.close()
 
     def _end(self) -> None:
         self._stop.set()
-        # Who is not wanted any more may never be told a rank.
-        self._rank.cancel()
+        self._configuration.give_up()
 
     async def _construct(self, ranked: Ranked) -> UserCode:
         payload = self._payload
@@ -136,33 +140,8 @@ class _Replica:
         set_replica_context(replace(get_replica_context(), servable_object=user_code.instance))
         return user_code
 
-    def _health_checks(self, user_code: UserCode, link: ControllerLink) -> HealthChecks:
-        payload = self._payload
-
-        def tell(failures: int, reason: str) -> None:
-            if failures:
-                logger.warning("%s: health check failed (%d in a row)\n%s", self._context.name, failures, reason)
-            link.tell(ReplicaHealth(replica=payload.replica, failures=failures, reason=reason))
-
-        def on_held(held_s: float, where: str) -> None:
-            logger.warning("%s: user code has held the event loop for %.0f s\n%s", self._context.name, held_s, where)
-            self._tell_apart(
-                ReplicaHealth(replica=payload.replica, failures=checks.failures, reason=where, loop_held_s=held_s)
-            )
-
-        # A hold is noticed by a late beat, and must be noticed in checks that may take little time.
-        watchdog = Watchdog(on_held, beat_s=min(BEAT_S, payload.health_check_timeout_s / 10))
-        checks = HealthChecks(
-            user_code.check_health,
-            period_s=payload.health_check_period_s,
-            timeout_s=payload.health_check_timeout_s,
-            held_s=watchdog.held_s,
-            tell=tell,
-        )
-        return checks
-
     async def _serve(
-        self, user_code: UserCode, asgi: AsgiServing | None, checks: HealthChecks, link: ControllerLink
+        self, user_code: UserCode, asgi: AsgiServing | None, liveness: Liveness, link: ControllerLink
     ) -> None:
         self._server = server = ReplicaServer(
             user_code,
@@ -171,22 +150,20 @@ class _Replica:
             expose_tracebacks=self._payload.expose_tracebacks,
         )
         server.asgi = asgi
-        address = unix_address(self._context.socket_path)
-        listener = await listen(address, server.accept)
+        listener = await self._context.listen(server.accept)
+        address = self._context.address
 
         def ready() -> ReplicaReady:
             return ReplicaReady(self._payload.replica, address, server.admission.closed, get_replica_context().rank)
 
         self._announce(link, ready)
-        checking = self._tasks.start(checks.run(MonotonicClock(), random.Random()), name="health checks")
+        liveness.start(self._tasks)
         await self._stop.wait()
-        checking.cancel()
         listener.close()
         server.close()
 
     def _joined(self) -> ReplicaJoined:
-        told = self._rank.done() and not self._rank.cancelled()
-        return ReplicaJoined(self._payload.replica, self._rank.result().rank if told else None)
+        return ReplicaJoined(self._payload.replica, self._configuration.told_rank)
 
     def _announce(self, link: ControllerLink, news: Callable[[], Message]) -> None:
         self._news = news
@@ -212,50 +189,15 @@ class _Replica:
             case Drain() if self._server is not None:
                 await self._server.drain()
             case Ranked():
-                await self._be_ranked(message)
+                await self._configuration.change_rank(message)
             case Reconfigure() if self._server is not None:
                 self._server.change_limit(message.max_ongoing_requests)
                 set_max_ongoing_requests(message.max_ongoing_requests)
                 if message.user_config_changed:
-                    self._user_config = message.user_config
-                    await self._reconfigure(self._server.user_code)
+                    await self._configuration.change_user_config(message.user_config)
             case _:
                 raise ProtocolError(f"a replica does not answer {type(message).__name__}")
         return Done()
-
-    async def _be_ranked(self, message: Ranked) -> None:
-        if not self._rank.done():
-            self._rank.set_result(message)
-            return
-        context = get_replica_context()
-        set_replica_context(replace(context, rank=message.rank, world_size=message.world_size))
-        if self._server is not None and message.rank != context.rank and self._server.user_code.takes_rank:
-            await self._reconfigure(self._server.user_code)
-
-    async def _reconfigure(self, user_code: UserCode) -> None:
-        """Call the user's `reconfigure` with what holds now; one call at a time.
-
-        Raises:
-            SalverError: It raised; the message is its traceback.
-        """
-        async with self._reconfiguring:
-            try:
-                await user_code.reconfigure(self._user_config, get_replica_context().rank, serves=True)
-            except Exception as error:
-                raise SalverError(user_traceback(error)) from error
-
-    def _tell_apart(self, message: ReplicaHealth) -> None:
-        """Tell the controller from a thread, on a line of its own, while the loop of the usual one is held."""
-
-        async def tell() -> None:
-            link = ControllerLink(role="replica", name=self._context.name, tasks=Tasks(on_error=_report))
-            await link.connect(self._payload.controller_address)
-            await link.ask(message, Done)
-            link.close()
-
-        # Where there is no controller now, the next one asks for no history.
-        with suppress(SalverError, OSError, TimeoutError):
-            asyncio.run(asyncio.wait_for(tell(), REPORT_EVERY_S))
 
 
 def _report(name: str, error: BaseException) -> None:

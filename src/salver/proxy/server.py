@@ -79,13 +79,17 @@ class ProxyServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Accept clients as soon as the routes are known."""
-        self._link.subscribe(ROUTES_TOPIC, self._routes_changed)
-        await self._known.wait()
-        self._sweep()
+        await self.know_routes()
         listener.setblocking(False)
         self._server = await self._loop.create_server(
             lambda: HttpConnection(self, self._loop), sock=listener, backlog=BACKLOG, **self._tls()
         )
+
+    async def know_routes(self) -> None:
+        """Return when the routes are known; from then on they are kept up to date."""
+        self._link.subscribe(ROUTES_TOPIC, self._routes_changed)
+        await self._known.wait()
+        self._sweep()
 
     def _tls(self) -> Mapping[str, Any]:
         if self._certificate is None:

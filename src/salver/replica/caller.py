@@ -14,6 +14,7 @@ from salver.handle.request_context import RequestContext, enter_request
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
 from salver.replica.attachments import Attachments
+from salver.replica.generators import ItemStream
 from salver.replica.http import Answer, ArrivingBody, WholeBody, decode_head, failure_outcome, make_request
 from salver.replica.websocket import ABNORMAL, NO_APPLICATION, WebSocket
 from salver.runtime.context import find_replica_context
@@ -77,7 +78,7 @@ class Caller:
         self._running: dict[int, asyncio.Task[Any] | None] = {}
         self._bodies: dict[int, ArrivingBody] = {}
         self._contexts: dict[int, RequestContext] = {}
-        self._answers: dict[int, Answer | WebSocket] = {}
+        self._answers: dict[int, Answer | ItemStream | WebSocket] = {}
         self._large: LargePayloads | None = None
         self._attachments: Attachments | None = None
         loop = asyncio.get_running_loop()
@@ -285,6 +286,9 @@ class Caller:
             else:
                 args, kwargs = await self._with_attachments.load(stream, request_id, form, body)
             del body
+            if head.is_streaming:
+                await self._stream_items(stream, method, args, kwargs)
+                return
             value = await server.user_code.call(method, args, kwargs)
             result = pack(value) if form is None else pack_as(value, form.response_encoding)
             # What they have of the caller's memory goes back before the answer, so that its next call can use it.
@@ -313,6 +317,12 @@ class Caller:
             context.deadline = time.monotonic() + timeout_s
         self._contexts[stream] = context
         enter_request(context)
+
+    async def _stream_items(self, stream: int, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        server = self._server
+        items = self._answers[stream] = ItemStream(self._connection, stream, lambda: self._large_payloads)
+        await items.run(await server.user_code.stream(method, args, kwargs))
+        items.end(server.admission.taken - 1)
 
     def _send_result(self, stream: int, result: bytes | Payload) -> None:
         if self._connection.closed:

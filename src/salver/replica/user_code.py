@@ -12,6 +12,7 @@ from typing import Any
 from salver.lib import preloaded
 from salver.lib.finalizers import claim_finalizer
 from salver.lib.importing import get_attribute, import_module
+from salver.replica.generators import Items, ItemsInThreads, ItemsOnLoop
 from salver.replica.workers import Workers
 from salver.schema.application import CodeRef, ImportedCode
 from salver.schema.errors import NoSuchMethod, SalverError
@@ -113,7 +114,9 @@ class UserCode:
 
     def find_hook(self, name: str) -> Callable[..., Any] | None:
         """Return a method that the user's class may have and that Salver calls by itself, or None."""
-        return self._lookup(name) if inspect.isclass(self._servable) else None
+        # Asked of the class: an instance that passes on whatever it does not know would seem to have them all.
+        is_there = inspect.isclass(self._servable) and hasattr(self._servable, name)
+        return self._lookup(name) if is_there else None
 
     def change_max_threads(self, max_threads: int) -> None:
         """Run at most this many plain `def` calls at once from now on; those that run are not interrupted."""
@@ -136,6 +139,21 @@ class UserCode:
             )
         return result
 
+    async def stream(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Items:
+        """Call a method by name and return the generator that it returns.
+
+        Raises:
+            NoSuchMethod: There is no such method.
+            TypeError: It returned no generator.
+        """
+        method = self._methods.get(name) or self._find(name)
+        result = await self._run(method, args, kwargs)
+        if isinstance(result, AsyncGeneratorType):
+            return ItemsOnLoop(result)
+        if isinstance(result, GeneratorType):
+            return ItemsInThreads(result, self._workers)
+        raise TypeError(f"Called method '{name}' with `handle.options(stream=True)` but it did not return a generator.")
+
     async def call_with_request(self, request: Any) -> Any:
         """Call `__call__` for an HTTP request; one that takes nothing gets nothing.
 
@@ -150,12 +168,16 @@ class UserCode:
             raise TypeError("A handler returned a generator; return a starlette StreamingResponse of it instead.")
         return result
 
+    def release_threads(self) -> None:
+        """Let the threads of plain `def` calls end as soon as those that run have ended."""
+        self._workers.close()
+        self._hooks.close()
+
     async def close(self) -> None:
         """Run the user's `__del__`, once."""
         instance, self._instance = self._instance, None
         self._methods.clear()
-        self._workers.close()
-        self._hooks.close()
+        self.release_threads()
         finalizer = claim_finalizer(instance)
         if finalizer is None:
             return
@@ -166,14 +188,7 @@ class UserCode:
     async def _run(self, method: _Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if method.is_async:
             return await method.function(*args, **kwargs)
-        job = self._workers.start(method.function, args, kwargs)
-        try:
-            result = await job.future
-        except asyncio.CancelledError:
-            if not self._workers.drop(job):
-                # Nothing stops a thread. The request keeps its slot until its code has ended, as any other does.
-                await self._workers.outlast(job)
-            raise
+        result = await self._workers.run(method.function, *args, **kwargs)
         return await result if inspect.isawaitable(result) else result
 
     async def _run_hook(self, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

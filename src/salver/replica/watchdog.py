@@ -34,7 +34,8 @@ class Watchdog:
         self._held_before_s = 0.0
         self._closed = threading.Event()
         self._timer = self._loop.call_later(beat_s, self._beat)
-        threading.Thread(target=self._watch, name="salver-watchdog", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="salver-watchdog", daemon=True)
+        self._thread.start()
 
     def held_s(self) -> float:
         """Return for how many seconds, in all, the loop was held so far."""

@@ -89,6 +89,21 @@ class Workers:
         self._jobs.put(job)
         return job
 
+    async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run a function in a thread and return its result; who is cancelled returns when it has ended, too.
+
+        Raises:
+            Exception: Whatever the function raised.
+        """
+        job = self.start(function, args, kwargs)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            if not self.drop(job):
+                # Nothing stops a thread. The request keeps its slot until its code has ended, as any other does.
+                await self.outlast(job)
+            raise
+
     def drop(self, job: Job) -> bool:
         """Say whether a job had not begun; then it never will."""
         if not job.claim():

@@ -5,9 +5,10 @@ items came while it ran, which is when they would have come had it waited for th
 meant can be computed from what was seen, for many choices at once, and only sizes that never ran must be tried.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass
+from math import ceil
 
 from salver.runtime.batch_costs import CostCurve
 from salver.runtime.batch_queue import Limits
@@ -20,8 +21,13 @@ _SECONDS_BETWEEN = 0.05
 _SHORTEST_WAIT_S = 0.00025
 _MOST_SIZES = 8
 _LATENCIES = 512
-_AS_GOOD = 0.97
+_AS_GOOD = 0.98
+_NEARLY = 0.95
 _WORTH_TRYING = 1.05
+_FIRST_TRIES, _MOST_TRIES, _TRIES_EACH_BATCH = 30.0, 30.0, 0.04
+_WORTH_DARING = 1.08
+_DARING_CHOICES = 2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _QUANTILE = 0.95
 _LOWEST_MARGIN, _MARGIN_DOWN, _MARGIN_UP = 0.4, 0.9, 1.02
 
@@ -33,10 +39,14 @@ class _Cycle:
     Attributes:
         free: When a batch could have begun.
         arrivals: When items came that waited then, or came until the batch was answered.
+        before: When the batch before began.
+        there_before: How many items waited then, whether or not they became part of it.
     """
 
     free: float
     arrivals: list[float]
+    before: float
+    there_before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +79,14 @@ class AdaptiveBatching:
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._margin = 0.95
         self._last_ended = 0.0
+        self._before = (0.0, 0)
         self._last_choice = 0.0
         self._cycles_since = 0
         self._bounds = Limits(_FIRST_SIZE, target_latency_s)
+        self._tries_left = _FIRST_TRIES
+        self._dares_left = 0
+        self._next_dare = 0.0
+        self._pause_s = _FIRST_PAUSE_S
 
     def limits(self, settings: Settings) -> Limits:
         """Return the limits of the next batch, which are within those of the settings."""
@@ -90,28 +105,48 @@ class AdaptiveBatching:
         """
         self._costs.add(len(arrivals), ended - started, ended)
         self._latencies.extend(ended - arrival for arrival in arrivals)
-        self._cycles.append(_Cycle(min(self._last_ended, started), sorted(arrivals + waiting)))
-        self._last_ended = ended
+        came = sorted(arrivals + waiting)
+        self._cycles.append(_Cycle(min(self._last_ended, started), came, *self._before))
+        self._last_ended, self._before = ended, (started, bisect_right(came, started))
         self._cycles_since += 1
         self._trial = None
+        self._tries_left = min(self._tries_left + _TRIES_EACH_BATCH, _MOST_TRIES)
         if self._cycles_since >= _CYCLES_BETWEEN and ended - self._last_choice >= _SECONDS_BETWEEN:
             self._cycles_since, self._last_choice = 0, ended
             self._choose(ended)
-        elif self._cycles_since in (2, 3):
+        elif self._tries_left >= 1:
             self._try_something()
 
     def _choose(self, now: float) -> None:
         self._costs.settle(now)
+        if self._dares_left:
+            self._dares_left -= 1
+            self._latencies.clear()
+            if self._dares_left:
+                return
         self._adjust_margin()
         budget_s = self._target_s * self._margin
         forecasts = [self._forecast(Limits(size, wait_s)) for size in self._sizes() for wait_s in self._waits()]
-        fitting = [each for each in forecasts if each.latency_s <= budget_s]
-        if not fitting:
-            # Whatever is done is too slow. The fastest way through what waits is the best for all.
-            fitting = forecasts
+        fitting = [each for each in forecasts if each.latency_s <= budget_s] or _least_slow(forecasts)
         best = max(each.rate for each in fitting)
-        good = [each for each in fitting if each.rate >= best * _AS_GOOD]
-        self._chosen = min(good, key=lambda each: (each.latency_s, -each.limits.max_size)).limits
+        daring = [each for each in forecasts if each.rate > best * _WORTH_DARING]
+        if daring and now >= self._next_dare:
+            self._dare(daring, now)
+        else:
+            good = [each for each in fitting if each.rate >= best * _AS_GOOD]
+            self._chosen = min(good, key=lambda each: (each.limits.wait_s, -each.rate)).limits
+
+    def _dare(self, daring: list[_Forecast], now: float) -> None:
+        """For some batches, do what is forecast to be too slow.
+
+        What waits now came while batches were made otherwise: callers that would call together come in two halves, and
+        the first half would wait for the second. After a few batches they come together, and the forecast is another.
+        Each time that this does not come true, it is longer until the next.
+        """
+        self._chosen = max(daring, key=lambda each: each.rate).limits
+        self._dares_left = _DARING_CHOICES
+        self._next_dare = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _adjust_margin(self) -> None:
         """Aim lower after too slow answers, and only slowly higher again."""
@@ -153,9 +188,13 @@ class AdaptiveBatching:
             cost_s = self._costs.at(size)
             items += size
             busy_s += start - begin + cost_s
-            # The first has waited for longest; the last of those left over waits for some more batches.
-            last = start - arrivals[there - 1] + cost_s * (1 + (there - 1) // size)
-            latencies.append(max(start - head + cost_s, last))
+            # The first have waited for longest; of those left over, the last wait for some more batches.
+            nearly_first, nearly_last = int(there * (1 - _QUANTILE)), ceil(there * _QUANTILE) - 1
+            if limits.max_size >= cycle.there_before:
+                # Had batches been as large before, there would be nothing left over from then.
+                nearly_first = min(max(nearly_first, bisect_left(arrivals, cycle.before)), there - 1)
+            last = start - arrivals[nearly_last] + cost_s * (1 + nearly_last // size)
+            latencies.append(max(start - arrivals[nearly_first] + cost_s, last))
         return _Forecast(limits, items / max(busy_s, 1e-9), _quantile(latencies))
 
     def _try_something(self) -> None:
@@ -168,6 +207,13 @@ class AdaptiveBatching:
         size = self._costs.untried(rate * _WORTH_TRYING, most)
         if size is not None and self._costs.at(size) <= self._target_s * self._margin:
             self._trial = size
+            self._tries_left -= 1
+
+
+def _least_slow(forecasts: list[_Forecast]) -> list[_Forecast]:
+    """Where nothing is quick enough, first get through what waits, then be as quick as that allows."""
+    most = max(each.rate for each in forecasts)
+    return [min((each for each in forecasts if each.rate >= most * _NEARLY), key=lambda each: each.latency_s)]
 
 
 def _quantile(values: list[float]) -> float:

@@ -2,13 +2,17 @@
 
 from collections import deque
 from itertools import pairwise
+from math import log
 from statistics import median
 
-_KEPT_SAMPLES = 5
-_TRUSTED_SAMPLES = 2
+_KEPT_SAMPLES = 9
+_TRUSTED_SAMPLES = 3
 _OLDEST_S = 20.0
-_SURPRISE = 1.3
-_SURPRISES = 4
+_SURPRISE = log(1.3)
+_SURPRISES = 3
+_SPREADS = 3.5
+_LARGEST_STRAY = 0.5
+_STRAY_WEIGHT = 0.05
 
 
 class CostCurve:
@@ -22,6 +26,8 @@ class CostCurve:
     def __init__(self) -> None:
         self._samples: dict[int, deque[tuple[float, float]]] = {}
         self._surprises = 0
+        # How far costs usually are from what is known, as a logarithm.
+        self._spread = 0.0
         self._points: list[tuple[int, float]] = []
 
     def add(self, size: int, cost_s: float, now: float) -> None:
@@ -80,7 +86,10 @@ class CostCurve:
         return found
 
     def _compare(self, cost_s: float, known_s: float) -> None:
-        direction = (cost_s > known_s * _SURPRISE) - (cost_s < known_s / _SURPRISE)
+        stray = log(max(cost_s, 1e-9) / max(known_s, 1e-9))
+        surprise = max(_SURPRISE, _SPREADS * self._spread)
+        self._spread += _STRAY_WEIGHT * (min(abs(stray), _LARGEST_STRAY) - self._spread)
+        direction = (stray > surprise) - (stray < -surprise)
         # Counts on only while all are surprising in the same direction.
         self._surprises = self._surprises + direction if direction * self._surprises >= 0 and direction else 0
 

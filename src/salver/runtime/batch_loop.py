@@ -85,8 +85,8 @@ class BatchLoop:
         before = len(self._queue)
         self._queue.discard(item)
         self._counters.batch_queue_length -= before - len(self._queue)
-        if not len(self._queue):
-            self._clear_timer()
+        if len(self.running) < self._settings.max_concurrent_batches:
+            self._set_timer()
 
     def _limits(self) -> Limits:
         return self._settings.limits if self._adapting is None else self._adapting.limits(self._settings)
@@ -146,8 +146,11 @@ class BatchLoop:
             # A task that is cancelled before its first step has told nobody.
             item.fail(SalverError("The batch was cancelled before its handler was called."))
         self._counters.batch_ended(ended - began)
-        if self._adapting is not None:
-            waiting = self._queue.arrivals(_MOST_ARRIVALS)
-            self._adapting.batch_ended([item.arrived for item in items], began, ended, waiting)
-            self._queue.refresh()
-        self._start_batches(ended)
+        try:
+            if self._adapting is not None:
+                waiting = self._queue.arrivals(_MOST_ARRIVALS)
+                self._adapting.batch_ended([item.arrived for item in items], began, ended, waiting)
+                self._queue.refresh()
+        finally:
+            # Whatever was wrong above, those that wait must not wait for ever.
+            self._start_batches(ended)

@@ -115,6 +115,10 @@ class _Batched(_Controls, Generic[K]):
         settings: What the decorator says.
     """
 
+    __name__: str
+
+    is_bound_later = True
+    """So that type checkers know what `handle[Model.method]` calls; see `handle/handle_types.py`."""
     _streams = False
     _bound: Callable[[Batches, object], K]
 

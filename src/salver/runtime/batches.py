@@ -1,8 +1,8 @@
 """All batches of one function, or of one instance's method: their settings, counters and loops."""
 
 import asyncio
-import io
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -89,9 +89,7 @@ class Batches:
         running = self.running()
         if not running:
             return None
-        text = io.StringIO()
-        min(running, key=running.__getitem__).print_stack(file=text)
-        return text.getvalue()
+        return _stack_of(min(running, key=running.__getitem__))
 
     def _handler(self) -> Callable[..., Any]:
         if self.instance is None:
@@ -167,6 +165,16 @@ class BatchesByInstance:
         # Another instance may have its place already.
         if (known := self._batches.get(key)) is not None and known.instance is gone:
             del self._batches[key]
+
+
+def _stack_of(task: "asyncio.Task[None]") -> str:
+    """Return where a task stands, as text; the task itself knows only the outermost of its coroutines."""
+    frames = []
+    inner: Any = task.get_coro()
+    while (frame := getattr(inner, "cr_frame", None)) is not None:
+        frames.append((frame, frame.f_lineno))
+        inner = inner.cr_await
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())
 
 
 def _report(name: str, error: BaseException) -> None:

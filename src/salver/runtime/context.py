@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from salver.lib.process_local import ProcessLocal
 from salver.lib.tasks import Tasks
 from salver.schema.errors import SalverError
 from salver.schema.ids import ReplicaID, ReplicaRank
@@ -45,21 +46,19 @@ class ReplicaContext:
         return self.replica_id.unique_id
 
 
-class _Here:
-    context: ReplicaContext | None = None
-    max_ongoing_requests: int | None = None
-    tasks: Tasks | None = None
-    loop: asyncio.AbstractEventLoop | None = None
+_here: ProcessLocal[ReplicaContext] = ProcessLocal()
+_limit: ProcessLocal[int] = ProcessLocal()
+_tasks: ProcessLocal[tuple[Tasks, asyncio.AbstractEventLoop]] = ProcessLocal()
 
 
 def set_replica_context(context: ReplicaContext | None) -> None:
     """Say which replica this process is."""
-    _Here.context = context
+    _here.set(context)
 
 
 def find_replica_context() -> ReplicaContext | None:
     """Return the replica this process is, or None."""
-    return _Here.context
+    return _here.get()
 
 
 def get_replica_context() -> ReplicaContext:
@@ -68,26 +67,28 @@ def get_replica_context() -> ReplicaContext:
     Raises:
         SalverError: The code does not run in a replica.
     """
-    if _Here.context is None:
+    context = _here.get()
+    if context is None:
         raise SalverError("`serve.get_replica_context()` may only be called from within a deployment's replica.")
-    return _Here.context
+    return context
 
 
 def set_max_ongoing_requests(limit: int | None) -> None:
     """Say how many requests this replica works on at once."""
-    _Here.max_ongoing_requests = limit
+    _limit.set(limit)
 
 
 def find_max_ongoing_requests() -> int | None:
     """Return how many requests this replica works on at once, or None."""
-    return _Here.max_ongoing_requests
+    return _limit.get()
 
 
 def set_replica_tasks(tasks: Tasks | None, loop: asyncio.AbstractEventLoop | None) -> None:
     """Say who owns the tasks that decorators of user code start in the replica's event loop, and ends them with it."""
-    _Here.tasks, _Here.loop = tasks, loop
+    _tasks.set(None if tasks is None or loop is None else (tasks, loop))
 
 
 def find_replica_tasks() -> Tasks | None:
     """Return who owns such tasks, or None where another event loop runs, or none."""
-    return _Here.tasks if asyncio.get_running_loop() is _Here.loop else None
+    found = _tasks.get()
+    return found[0] if found is not None and asyncio.get_running_loop() is found[1] else None

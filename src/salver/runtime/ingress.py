@@ -1,7 +1,8 @@
 """`@ingress`: an ASGI application — FastAPI, Starlette, anything — in front of a deployment's class.
 
 The application is not copied. What is remembered at decoration are its routes and middlewares, so that later changes do
-not count. Methods of the class among the endpoints are bound on the replica, whose process has exactly one instance.
+not count. Methods of the class among the endpoints are bound on the replica, whose process has exactly one instance;
+where several replicas share a process, they are bound to the instance of the replica that is asked.
 """
 
 import inspect
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, TypeVar
 
+from salver.lib.process_local import shares_process
+from salver.runtime.shared import of_the_asked_replica
 from salver.schema.errors import SalverError
 
 Scope = MutableMapping[str, Any]
@@ -145,7 +148,8 @@ def _bound(route: Any, instance: Any) -> Any:
     """Return the route with its endpoint bound, or None for a method of another class."""
     endpoint: Any = getattr(route, "endpoint", None)
     if _is_method(endpoint, type(instance)):
-        return _with_endpoint(route, getattr(instance, endpoint.__name__))
+        method = getattr(instance, endpoint.__name__)
+        return _with_endpoint(route, of_the_asked_replica(method) if shares_process() else method)
     return None if hasattr(endpoint, OWNER_ATTRIBUTE) else route
 
 

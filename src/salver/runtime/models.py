@@ -153,10 +153,10 @@ class Models(Generic[M]):
         if finalizer is None:
             return
         try:
-            if inspect.iscoroutinefunction(finalizer):
-                await finalizer(model)
-            else:
-                await asyncio.to_thread(finalizer, model)
+            is_async = inspect.iscoroutinefunction(finalizer)
+            done = finalizer(model) if is_async else await asyncio.to_thread(finalizer, model)
+            if inspect.isawaitable(done):
+                await done
         except Exception as error:  # noqa: BLE001 - user code may raise anything; the model is gone all the same
             logger.warning("model %r: its end raised\n%s", model_id, user_traceback(error))
 

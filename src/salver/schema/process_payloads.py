@@ -64,9 +64,9 @@ class ReplicaPayload(msgspec.Struct, frozen=True, kw_only=True):
     health_check_timeout_s: float
     code_version: str
     expose_tracebacks: bool
-    routing_stats_period_s: float = 10.0
-    routing_stats_timeout_s: float = 30.0
-    autoscaling_stats_period_s: float = 10.0
+    routing_stats_period_s: float
+    routing_stats_timeout_s: float
+    autoscaling_stats_period_s: float
 
 
 class ProxyNote(msgspec.Struct, frozen=True, tag="proxy"):

@@ -16,11 +16,14 @@ class Settings(NamedTuple):
         runtime_dir: Directory that holds one directory per running instance (SALVER_RUNTIME_DIR).
         log_level: Level of Salver's own log lines (SALVER_LOG_LEVEL).
         default_http_host: Where proxies listen unless told otherwise (SALVER_HTTP_HOST).
+        local_testing_mode: Run applications inside the calling process, as if each `serve.run` and `serve.start`
+            asked for it (SALVER_LOCAL_TESTING_MODE: 1 or 0).
     """
 
     runtime_dir: Path
     log_level: str
     default_http_host: str
+    local_testing_mode: bool
 
 
 def read_settings() -> Settings:
@@ -34,6 +37,7 @@ def read_settings() -> Settings:
         runtime_dir=Path(runtime),
         log_level=_log_level(),
         default_http_host=os.environ.get("SALVER_HTTP_HOST", "127.0.0.1"),
+        local_testing_mode=_switch("SALVER_LOCAL_TESTING_MODE"),
     )
 
 
@@ -42,6 +46,13 @@ def _log_level() -> str:
     if level not in LOG_LEVELS:
         raise InvalidOption(f"SALVER_LOG_LEVEL is {level!r}: expected one of {', '.join(LOG_LEVELS)}.")
     return level
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name) or "0"
+    if value not in ("0", "1"):
+        raise InvalidOption(f"{name} is {value!r}: expected 1 or 0.")
+    return value == "1"
 
 
 def _user_runtime_dir() -> str:

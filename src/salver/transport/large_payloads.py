@@ -72,6 +72,9 @@ class LargePayloads:
 
     Args:
         wanted: Says whether a frame that the other side could not read is to be sent again on its stream.
+
+    Attributes:
+        is_trusted: The other side has read a payload of ours, so none will have to be sent again.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class LargePayloads:
         self._closed = False
         # As a lender.
         self._lends = True
+        self.is_trusted = False
         self._numbers = count(1)
         self._lent: dict[int, _Sent] = {}
         self._known_there: set[int] = set()

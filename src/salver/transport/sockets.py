@@ -10,6 +10,7 @@ import socket
 from asyncio import BaseTransport
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from salver.lib.network import peer_uid
 from salver.schema.errors import Disconnected
@@ -17,6 +18,13 @@ from salver.transport.framing import FrameConnection, FrameSink
 
 Dial = Callable[[str, FrameSink], Awaitable[FrameConnection]]
 """What `dial` is; `transport/memory.py` has another one."""
+
+
+class Listener(Protocol):
+    """A place that can be dialled."""
+
+    def close(self) -> None:
+        """Accept nobody new."""
 
 
 def unix_address(path: str | Path) -> str:

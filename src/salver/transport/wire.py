@@ -19,8 +19,13 @@ SOCKET opens a WebSocket with the head of an HTTP request. The replica answers w
 denies it; then TEXT, BYTES and CLOSE go both ways, each a whole message, under the same credit: a message may leave
 while any is left, and uses its size and `MESSAGE_OVERHEAD_BYTES`. END follows when the handler has finished.
 
-The payload of a CALL or a RESULT may be large. With the flag SHARED it lies in the sender's memory, the body says
-where, and the receiver gives it back with RELEASE; if it cannot map that memory it says UNREADABLE, and gets the
+A CALL that streams is answered with the items of a generator, each a CHUNK with a pickled value, then END, or ERROR
+where the generator raised. An item may leave while any credit is left, and uses its size and `ITEM_OVERHEAD_BYTES`.
+Items have no numbers: until the caller has taken the first that lay in shared memory, nothing follows it, because one
+that the caller cannot read comes again, in parts.
+
+The payload of a CALL, a RESULT or an item may be large. With the flag SHARED it lies in the sender's memory, the body
+says where, and the receiver gives it back with RELEASE; if it cannot map that memory it says UNREADABLE, and gets the
 payload again in PART frames. With the flag PARTS it came in PART frames of the same stream, just before. FORGET tells
 the receiver that a piece of shared memory will not be used again.
 
@@ -43,6 +48,11 @@ SOCKET_WINDOW_SIZE_BYTES: Final = 1 << 20
 """A WebSocket's first credit, in both directions."""
 MESSAGE_OVERHEAD_BYTES: Final = 128
 """What a WebSocket's message costs beyond its size, so that credit bounds the number of empty ones too."""
+
+ITEM_WINDOW_SIZE_BYTES: Final = 1 << 20
+"""The first credit of a call that streams."""
+ITEM_OVERHEAD_BYTES: Final = 4096
+"""What an item of a stream costs beyond its size, so that at most 256 small ones wait for whoever reads them."""
 
 # Kinds. Requests flow from callers to replicas, answers back.
 HELLO: Final = 1
@@ -167,6 +177,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         timeout_s: How long the caller waits from now on; None for as long as it takes.
+        is_streaming: The method is a generator, whose items are wanted one by one.
         urgency: What the calls that it leads to inherit.
         form: How the call differs from the usual, if it does.
     """
@@ -178,6 +189,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     multiplexed_model_id: str
     timeout_s: float | None = None
     session_id: str = ""
+    is_streaming: bool = False
     urgency: int = DEFAULT_URGENCY
     form: CallForm | None = None
 
@@ -217,7 +229,7 @@ class SharedMemory(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PayloadHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Body of a CALL or a RESULT with the flag SHARED or PARTS.
+    """Body of a CALL, a RESULT or a CHUNK with the flag SHARED or PARTS.
 
     Attributes:
         sizes: Of the pickle and of the buffers that belong to it, in bytes; each begins at the next multiple of 64.

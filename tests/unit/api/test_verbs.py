@@ -35,6 +35,7 @@ class FakeInstance:
 
     def __init__(self, http: HTTPOptions) -> None:
         self.http = http
+        self.runs_here = False
         self.http_url: str | None = None if http.host is None else f"http://{http.host}:{http.port}"
         self.deployed: list[ApplicationSpec] = []
         self.deleted: list[str] = []

@@ -1,5 +1,8 @@
 """From a wish to a process."""
 
+from dataclasses import replace
+from typing import Any
+
 import msgspec
 
 from salver.controller.launch import preload_for, process_name, replica_process
@@ -45,3 +48,18 @@ def test_a_replica_is_told_all_it_needs() -> None:
     payload = msgspec.msgpack.decode(process.payload, type=ReplicaPayload)
     assert (payload.replica, payload.controller_address) == (replica, "unix:/c")
     assert (payload.max_ongoing_requests, payload.user_config, payload.code_version) == (7, {"a": 1}, "v1")
+
+
+def test_a_replica_is_told_how_often_it_is_asked_for_statistics() -> None:
+    def told(**options: Any) -> tuple[float, float, float]:
+        wanted = wish()
+        spec = msgspec.structs.replace(wanted.spec, options=validated(options))
+        process = replica_process(
+            replace(wanted, spec=spec), ReplicaID("1", ID), controller_address="unix:/c", expose_tracebacks=False
+        )
+        payload = msgspec.msgpack.decode(process.payload, type=ReplicaPayload)
+        return payload.routing_stats_period_s, payload.routing_stats_timeout_s, payload.autoscaling_stats_period_s
+
+    assert told() == (10.0, 30.0, 10.0)
+    config = {"request_routing_stats_period_s": 1, "request_routing_stats_timeout_s": 2}
+    assert told(request_router_config=config, autoscaling_config={"metrics_interval_s": 3}) == (1.0, 2.0, 3.0)

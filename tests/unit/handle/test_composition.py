@@ -37,6 +37,18 @@ async def test_an_ensemble_gets_its_members_answers_by_reference_in_a_thread(wor
     assert await ensemble.remote([handle.remote(1), handle.remote(2)]) == 6
 
 
+async def count_up(first: int, boxes: list[Any]) -> Any:
+    """Yield numbers from one argument to another's content."""
+    for number in range(first, await boxes[0]):
+        yield number
+
+
+async def test_a_stream_gets_responses_as_arguments_and_by_reference(world: World) -> None:
+    handle, counting = await world.serve("double", double), await world.serve("counting", count_up)
+    stream = counting.options(stream=True).remote(handle.remote(1), [handle.remote(3)])
+    assert [each async for each in stream] == [2, 3, 4, 5]
+
+
 async def test_dispatch_by_what_a_request_says(world: World) -> None:
     targets = {"double": await world.serve("double", double), "echo": await world.serve("echo", echo)}
 

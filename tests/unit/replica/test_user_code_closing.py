@@ -91,3 +91,12 @@ async def test_code_without_a_finalizer_is_closed_too(servable: Callable[..., An
     code = UserCode(servable, max_threads=1)
     await code.construct((), {})
     await code.close()
+
+
+async def test_the_instances_of_several_replicas_in_one_process_are_finalized_once_each(closed: list[str]) -> None:
+    for _ in range(3):
+        await (await running(Closing)).close()
+    gc.collect()
+    assert closed == ["it"] * 3
+    Closing("nobody's")
+    assert closed[3:] == ["nobody's"]

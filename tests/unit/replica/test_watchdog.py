@@ -1,6 +1,5 @@
 """A held loop is seen from outside."""
 
-import asyncio
 import threading
 import time
 
@@ -58,9 +57,7 @@ async def test_a_held_loop_is_reported_while_it_is_held_with_the_place(seen: Rep
 
 
 async def test_a_closed_watchdog_ends_its_thread() -> None:
-    before = threading.active_count()
     dog = Watchdog(lambda held_s, where: None, beat_s=0.01)
-    assert threading.active_count() == before + 1
+    assert dog._thread.is_alive()
     dog.close()
-    await wait_until(lambda: threading.active_count() == before, within_s=5, what="an end of the thread")
-    await asyncio.sleep(0)
+    await wait_until(lambda: not dog._thread.is_alive(), within_s=5, what="an end of the thread")

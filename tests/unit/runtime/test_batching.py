@@ -16,6 +16,7 @@ import salver as serve
 from salver.exceptions import SalverError
 from salver.handle.request_context import RequestContext, current_request, enter_request
 from salver.lib.tasks import Tasks
+from salver.runtime.adaptive_batching import AdaptiveBatching
 from salver.runtime.batch_counters import all_batch_counters
 from salver.runtime.context import set_max_ongoing_requests, set_replica_tasks
 from tests.unit.runtime.virtual_time import run
@@ -87,7 +88,7 @@ def test_an_option_that_is_not_allowed_is_refused_at_decoration(
 
 
 def test_a_whole_float_is_a_size_and_an_int_is_a_wait() -> None:
-    @serve.batch(max_batch_size=2.0, batch_wait_timeout_s=1)  # type: ignore[arg-type]
+    @serve.batch(max_batch_size=2.0, batch_wait_timeout_s=1)  # type: ignore[call-overload, untyped-decorator]
     async def handle(items: list[int]) -> list[int]:
         return items
 
@@ -105,8 +106,8 @@ def test_the_defaults_are_ten_items_and_ten_milliseconds() -> None:
 
 
 def test_bare_on_a_function_that_is_not_async_is_refused() -> None:
-    with pytest.raises(TypeError, match="^Functions decorated with @serve.batch must be 'async def'$"):
-        serve.batch(lambda items: items)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"^Functions decorated with @serve\.batch must be 'async def'$"):
+        serve.batch(lambda items: items)
 
 
 def test_bare_on_an_async_generator_is_refused_and_says_how() -> None:
@@ -116,7 +117,7 @@ def test_bare_on_an_async_generator_is_refused_and_says_how() -> None:
     with pytest.raises(
         TypeError, match=r"must be 'async def'; for an asynchronous generator, write `@serve.batch\(\)`"
     ):
-        serve.batch(stream)  # type: ignore[call-overload]
+        serve.batch(stream)
 
 
 @pytest.mark.parametrize("decorate", [lambda: serve.batch(3), lambda: serve.batch()(3)])  # type: ignore[call-overload]
@@ -256,6 +257,25 @@ def test_a_handler_that_cancels_itself_fails_its_batch_only() -> None:
         assert await handle(1) == 1
 
     run(main())
+
+
+def test_an_error_in_what_adapts_the_limits_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ArithmeticError("a defect")
+
+    monkeypatch.setattr(AdaptiveBatching, "batch_ended", fail)
+    errors: list[Any] = []
+
+    @serve.batch(max_batch_size=2, target_latency_s=1.0)
+    async def handle(items: list[int]) -> list[int]:
+        return items
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+        assert await gathered(*[handle(number) for number in range(5)]) == list(range(5))
+
+    run(main())
+    assert {type(error) for error in errors} == {ArithmeticError}
 
 
 def test_parameters_that_are_left_out_are_lists_of_their_defaults() -> None:
@@ -660,7 +680,7 @@ def test_it_can_be_asked_what_runs() -> None:
         assert recorder.handle._get_curr_iteration_start_times() == [0.0]
         stack = await recorder.handle._get_handling_task_stack()
         assert stack is not None
-        assert "handle" in stack
+        assert "await asyncio.sleep(self.takes_s)" in stack
         await gathered(*calls)
         assert recorder.handle._get_curr_iteration_start_times() == []
 

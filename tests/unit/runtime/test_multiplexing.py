@@ -11,6 +11,7 @@ import pytest
 
 import salver as serve
 from salver.handle.request_context import RequestContext, current_request, enter_request
+from salver.replica.user_code import UserCode
 from salver.runtime.context import ReplicaContext, set_replica_context
 from salver.runtime.models import models_here, unload_models
 from salver.runtime.multiplexing import BoundMultiplexed, Multiplexed
@@ -204,6 +205,27 @@ async def test_rule_unload_awaits_an_async_finalizer_once(replica: None) -> None
     await get_model("b")
     gc.collect()
     assert log == ["load a", "end", "load b"]
+
+
+async def test_rule_unload_awaits_an_async_finalizer_that_is_inherited(replica: None) -> None:
+    ended: list[str] = []
+
+    class Base:
+        async def __del__(self) -> None:
+            await asyncio.sleep(0)
+            ended.append(type(self).__name__)
+
+    class Special(Base):
+        """Inherits what ends it."""
+
+    @serve.multiplexed(max_num_models_per_replica=1)
+    async def get_model(model_id: str) -> Base:
+        return Base() if model_id == "base" else Special()
+
+    for each in ("base", "special", "base", "special", "base"):
+        await get_model(each)
+    gc.collect()
+    assert ended == ["Base", "Special", "Base", "Special"]
 
 
 async def test_rule_unload_runs_a_sync_finalizer_beside_the_loop(replica: None) -> None:
@@ -470,6 +492,12 @@ async def test_another_event_loop_is_refused_in_words(server: Server) -> None:
 
     with pytest.raises(RuntimeError, match="in another event loop"):
         await asyncio.to_thread(asyncio.run, ask())
+
+
+async def test_a_handle_may_call_it_as_any_async_method(replica: None) -> None:
+    code = UserCode(Server, max_threads=1)
+    await code.construct((), {})
+    assert (await code.call("get_model", ("a",), {})).name == "a"
 
 
 async def test_the_model_id_may_be_given_by_name(server: Server) -> None:

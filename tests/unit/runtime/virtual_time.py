@@ -1,4 +1,4 @@
-"""An event loop whose time stands still while there is something to do, and jumps to the next timer when there is not."""
+"""An event loop whose time stands still while there is something to do, and then jumps to the next timer."""
 
 import asyncio
 import selectors

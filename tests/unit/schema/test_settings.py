@@ -12,7 +12,8 @@ def test_the_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SALVER_RUNTIME_DIR", "somewhere")
     monkeypatch.setenv("SALVER_LOG_LEVEL", "debug")
     monkeypatch.setenv("SALVER_HTTP_HOST", "::1")
-    assert read_settings() == (Path("somewhere"), "DEBUG", "::1")
+    monkeypatch.setenv("SALVER_LOCAL_TESTING_MODE", "1")
+    assert read_settings() == (Path("somewhere"), "DEBUG", "::1", True)
 
 
 @pytest.mark.parametrize("value", ["", None], ids=["empty", "unset"])
@@ -31,6 +32,12 @@ def test_an_unset_variable_has_a_default(value: str | None, monkeypatch: pytest.
 def test_an_unknown_log_level_is_answered_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SALVER_LOG_LEVEL", "chatty")
     with pytest.raises(InvalidOption, match="SALVER_LOG_LEVEL is 'CHATTY': expected one of DEBUG, INFO"):
+        read_settings()
+
+
+def test_a_switch_is_1_or_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALVER_LOCAL_TESTING_MODE", "yes")
+    with pytest.raises(InvalidOption, match="SALVER_LOCAL_TESTING_MODE is 'yes': expected 1 or 0"):
         read_settings()
 
 
