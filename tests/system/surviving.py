@@ -3,7 +3,10 @@
 import asyncio
 import os
 import threading
+from pathlib import Path
 from typing import Any
+
+from starlette.requests import Request
 
 import salver as serve
 from tests.waiting import wait_until
@@ -22,6 +25,9 @@ class Model:
 
     async def pid(self) -> int:
         return os.getpid()
+
+    async def echo(self, value: Any) -> Any:
+        return value
 
     async def hang(self) -> None:
         await asyncio.Event().wait()
@@ -68,6 +74,19 @@ class Gate:
         self.served.append(name)
         await wait_until(lambda: os.path.exists(file), within_s=60, what="an open gate")
         return self.served
+
+
+@serve.deployment(max_ongoing_requests=1, request_priorities=True)
+class HttpGate:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.served: list[str] = []
+
+    async def __call__(self, request: Request) -> str:
+        self.served.append(request.url.query)
+        Path(f"{self.file}.busy").touch()
+        await wait_until(lambda: os.path.exists(self.file), within_s=60, what="an open gate")
+        return " ".join(self.served)
 
 
 @serve.deployment

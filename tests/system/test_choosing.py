@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -64,6 +66,19 @@ def test_a_chosen_replica_is_the_one_that_is_called() -> None:
             return first, await handle.pid.dispatch(selection)
 
     assert {*asyncio.run(choose())} <= {*handle.broadcast("pid").results(timeout_s=30)}
+
+
+def test_large_arguments_reach_every_replica_and_the_chosen_one() -> None:
+    handle = serve.run(surviving.Model.options(num_replicas=2).bind(), name="large", route_prefix=None)
+    data = os.urandom(5 << 20)
+    for _ in range(2):
+        assert handle.broadcast("echo", data).results(timeout_s=30) == [data, data]
+
+    async def choose() -> Any:
+        async with handle.choose_replica() as selection:
+            return await handle.echo.dispatch(selection, data)
+
+    assert asyncio.run(choose()) == data
 
 
 def test_a_slot_that_a_killed_process_had_reserved_is_free_again(instance: Place) -> None:
@@ -129,6 +144,35 @@ def test_waiting_calls_are_served_by_priority_and_the_least_urgent_is_displaced(
     (tmp_path / "open").touch()
     served = [each.result(timeout_s=30) for each in (first, *calls[1:], last)]
     assert max(served, key=len) == ["first", "urgent", "default", "less"]
+
+
+def test_the_header_priority_orders_what_waits_in_the_proxy(tmp_path: Path) -> None:
+    file = tmp_path / "open"
+    serve.run(surviving.HttpGate.bind(str(file)), name="http-gate", route_prefix="/gate")
+    driver = find_driver()
+    assert driver is not None
+    url = urlsplit(driver.instance.http_url or "")
+    sockets = []
+    for name, priority in [("first", ""), ("background", "u=7"), ("default", ""), ("urgent", "u=0, i")]:
+        sock = socket.create_connection((url.hostname, url.port), timeout=30)
+        head = f"GET /gate?{name} HTTP/1.1\r\nHost: here\r\n" + (f"Priority: {priority}\r\n" if priority else "")
+        sock.sendall(f"{head}\r\n".encode())
+        sockets.append(sock)
+        # Who comes later is answered by the proxy itself: by then it has read what came before.
+        assert get(f"{driver.instance.http_url}/nothing-here").status_code == 404
+        if name == "first":
+            wait_until_sync((tmp_path / "open.busy").exists, within_s=10, what="a busy replica")
+    file.touch()
+    answers = [_body_of(sock) for sock in sockets]
+    assert max(answers, key=len) == "first urgent default background"
+
+
+def _body_of(sock: socket.socket) -> str:
+    with sock:
+        data = b""
+        while not (data and b"\r\n\r\n" in data and data.partition(b"\r\n\r\n")[2]):
+            data += sock.recv(4096)
+        return data.partition(b"\r\n\r\n")[2].decode()
 
 
 def test_run_many_deploys_all_and_says_which_failed() -> None:

@@ -82,7 +82,8 @@ class Broadcast:
             replicas = await self._known
             if not replicas.replicas:
                 raise DeploymentUnavailableError(self._call.deployment, replicas.unavailable or _GONE)
-            self._calls = [self._begin(each) for each in replicas.replicas]
+            for entry in replicas.replicas:
+                self._begin(entry)
             return await asyncio.gather(*map(_outcome_of, self._calls))
         finally:
             self._session.link.unsubscribe(self._topic, self._on_value)
@@ -90,12 +91,12 @@ class Broadcast:
                 each.stop()
                 _leave(each.router)
 
-    def _begin(self, entry: ReplicaEntry) -> CallOfOne:
+    def _begin(self, entry: ReplicaEntry) -> None:
         router = self._session.routers.apart(self._call.deployment)
         router.update(Replicas(replicas=(entry,), unavailable=_GONE))
         call = CallOfOne(self._call, entry, router)
         call.start(self._context)
-        return call
+        self._calls.append(call)
 
     def _on_value(self, value: TopicValue) -> None:
         if not isinstance(value, Replicas):

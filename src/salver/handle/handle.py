@@ -11,15 +11,15 @@ from salver.handle.call import Call
 from salver.handle.handle_types import BoundLater, SomeOptions
 from salver.handle.life import Life
 from salver.handle.options import CallOptions
-from salver.handle.outgoing import Hints
 from salver.handle.request_context import RequestContext, current_request, request_ids
 from salver.handle.response import DeploymentResponse
 from salver.handle.response_generator import DeploymentResponseGenerator
-from salver.handle.selection import DispatchedCall, ReplicaSelection, chosen
+from salver.handle.selection import DispatchedCall, ReplicaSelection, Wish, chosen
 from salver.handle.session import Session, current_session, find_session
 from salver.handle.streaming_call import StreamingCall
 from salver.schema.ids import DEFAULT_APP_NAME, DeploymentID
 from salver.schema.urgency import checked_urgency
+from salver.transport.codec import dumps
 from salver.transport.wire import CallHead
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class DeploymentHandle(Generic[T_co]):
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session, context = self._begin()
+        session, context = self._begin(), current_request()
         options = self._options
         head = self._head(context, options.method_name, is_streaming=options.stream)
         if options.stream:
@@ -258,28 +258,29 @@ class DeploymentHandle(Generic[T_co]):
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session, context = self._begin()
+        session, context = self._begin(), current_request()
         head = self._head(context, method_name)
         call = Call(session, self._deployment, head, args, kwargs, serialization=self._options.serialization)
         return DeploymentBroadcastResponse(Broadcast(session, call, context), session, call.request_id)
 
-    def choose_replica(self, *_args: Any, **_kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
+    def choose_replica(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
         """Choose a replica as a call would, and keep a slot for one call there, within `async with`.
 
         It waits until a replica has room. A slot that no call was dispatched to is given back when the context is
         left, and when this process dies.
 
         Args:
-            _args: What the call will be made with, where that matters for the choice.
-            _kwargs: Likewise.
+            args: What the call will be made with, where that matters to the deployment's router.
+            kwargs: Likewise.
 
         Raises:
             BackPressureError: Too many wait already.
             DeploymentUnavailableError: There is no replica, and none will come.
         """
-        session, context = self._begin()
-        head = self._head(context, self._options.method_name)
-        return chosen(session, self._deployment, Hints(head.multiplexed_model_id, head.session_id, head.urgency))
+        session = self._begin()
+        head = self._head(current_request(), self._options.method_name)
+        arguments = dumps((args, kwargs)) if args or kwargs else b""
+        return chosen(session, Wish(self._deployment, head, arguments))
 
     def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> DeploymentResponse[Any]:
         """Call the replica that was chosen, in the slot that is kept there; returns at once.
@@ -290,7 +291,7 @@ class DeploymentHandle(Generic[T_co]):
             ValueError: The selection is a replica of another deployment.
             RuntimeError: It was dispatched to already, or its context was left.
         """
-        session, context = self._begin()
+        session, context = self._begin(), current_request()
         head = self._head(context, self._options.method_name)
         reservation = selection.take(self._deployment)
         call = DispatchedCall(session, self._deployment, head, args, kwargs, reservation)
@@ -325,23 +326,25 @@ class DeploymentHandle(Generic[T_co]):
         """
         self._life.initialize(options)
 
-    def _begin(self) -> tuple[Session, RequestContext]:
+    def _begin(self) -> Session:
         session = current_session()
         if not self._life.is_used:
             self._life.begin(session)
-        return session, current_request()
+        return session
 
     def _head(self, context: RequestContext, method_name: str, *, is_streaming: bool = False) -> CallHead:
         options = self._options
+        # By position, which is faster; None is the time that is left, which is known when the call is sent.
         return CallHead(
-            method=method_name,
-            request_id=context.request_id or request_ids.new(),
-            route=context.route,
-            app_name=self._deployment.app_name,
-            multiplexed_model_id=options.multiplexed_model_id,
-            session_id=options.session_id,
-            urgency=context.urgency if options.priority is None else options.priority,
-            is_streaming=is_streaming,
+            method_name,
+            context.request_id or request_ids.new(),
+            context.route,
+            self._deployment.app_name,
+            options.multiplexed_model_id,
+            None,
+            options.session_id,
+            context.urgency if options.priority is None else options.priority,
+            is_streaming,
         )
 
     @overload

@@ -9,36 +9,56 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from salver.handle.call import Call
 from salver.handle.channel import Channel
-from salver.handle.outgoing import Hints, Outgoing, Way
+from salver.handle.outgoing import Description, Hints, Outgoing, Way
 from salver.handle.response import running_loop
 from salver.handle.router import Router
 from salver.handle.session import Session
 from salver.schema.errors import ReplicaUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import ReplicaEntry
+from salver.transport.codec import loads
 from salver.transport.wire import RESERVE, RESERVED, CallHead
 
 if TYPE_CHECKING:
     import concurrent.futures
 
 
+class Wish(NamedTuple):
+    """For what a slot is wanted.
+
+    Attributes:
+        head: Of the call.
+        arguments: What the choice may depend on, pickled; nothing where there is none.
+    """
+
+    deployment: DeploymentID
+    head: CallHead
+    arguments: bytes = b""
+
+
 class Reservation(Outgoing):
     """A slot at a replica, from the wish for it to its use or return; lives on the session's loop.
 
-    Attributes:
-        granted: The channel of the replica that holds the slot, once there is one.
+    Args:
+        head: Of the call that it is meant for.
+        granted: Gets the channel of the replica that holds the slot.
+        arguments: What the choice may depend on, pickled; nothing where there is none.
     """
 
-    __slots__ = ("_granted", "_router", "_used", "granted")
+    __slots__ = ("_arguments", "_granted", "_head", "_router", "_used", "granted")
 
-    def __init__(self, router: Router, hints: Hints) -> None:
+    def __init__(
+        self, router: Router, head: CallHead, granted: asyncio.Future[Channel], arguments: bytes = b""
+    ) -> None:
         super().__init__()
-        self.hints = hints
-        self.granted: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
+        self.hints = Hints(head.multiplexed_model_id, head.session_id, head.urgency)
+        self.granted = granted
+        self._head = head
+        self._arguments = arguments
         self._router = router
         self._granted = False
         self._used = False
@@ -97,6 +117,15 @@ class Reservation(Outgoing):
         """Part of Outgoing."""
         if not self.granted.done():
             self.granted.set_exception(error)
+
+    def describe(self) -> Description:
+        """Part of Outgoing."""
+        return Description(self._head.request_id, self._head.method, self._head.route)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Part of Outgoing."""
+        args, kwargs = loads(self._arguments) if self._arguments else ((), {})
+        return args, kwargs
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +214,9 @@ class DispatchedCall(Call):
 
 
 @asynccontextmanager
-async def chosen(session: Session, deployment: DeploymentID, hints: Hints) -> AsyncIterator[ReplicaSelection]:
+async def chosen(session: Session, wish: Wish) -> AsyncIterator[ReplicaSelection]:
     """Reserve a slot at a replica, for as long as the context lasts or until a call takes it."""
-    reservation = await _reserved(session, deployment, hints)
+    reservation = await _reserved(session, wish)
     channel = reservation.granted.result()
     selection = ReplicaSelection.of(channel.entry, reservation)
     try:
@@ -200,9 +229,9 @@ async def chosen(session: Session, deployment: DeploymentID, hints: Hints) -> As
             session.loop.call_soon_threadsafe(reservation.release)
 
 
-async def _reserve(session: Session, deployment: DeploymentID, hints: Hints) -> Reservation:
-    router = session.routers.get(deployment)
-    reservation = Reservation(router, hints)
+async def _reserve(session: Session, wish: Wish) -> Reservation:
+    router = session.routers.get(wish.deployment)
+    reservation = Reservation(router, wish.head, asyncio.get_running_loop().create_future(), wish.arguments)
     router.route(reservation)
     try:
         await reservation.granted
@@ -212,11 +241,11 @@ async def _reserve(session: Session, deployment: DeploymentID, hints: Hints) -> 
     return reservation
 
 
-async def _reserved(session: Session, deployment: DeploymentID, hints: Hints) -> Reservation:
+async def _reserved(session: Session, wish: Wish) -> Reservation:
     """Reserve a slot from any loop."""
     if running_loop() is session.loop:
-        return await _reserve(session, deployment, hints)
-    reserving = asyncio.run_coroutine_threadsafe(_reserve(session, deployment, hints), session.loop)
+        return await _reserve(session, wish)
+    reserving = asyncio.run_coroutine_threadsafe(_reserve(session, wish), session.loop)
     try:
         return await asyncio.wrap_future(reserving)
     except asyncio.CancelledError:

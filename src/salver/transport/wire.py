@@ -189,8 +189,8 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     multiplexed_model_id: str
     timeout_s: float | None = None
     session_id: str = ""
-    is_streaming: bool = False
     urgency: int = DEFAULT_URGENCY
+    is_streaming: bool = False
     form: CallForm | None = None
 
 

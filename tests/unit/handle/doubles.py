@@ -22,7 +22,7 @@ from salver.schema.errors import Disconnected, ProtocolError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import ReplicaEntry, Replicas
 from salver.transport.framing import FrameConnection, FrameSink
-from salver.transport.wire import CALL, CANCEL, HELD, PASS, REJECT, RESULT, ROOM, WAIT
+from salver.transport.wire import CALL, CANCEL, HELD, PASS, REJECT, RESERVE, RESERVED, RESULT, ROOM, WAIT
 
 DEPLOYMENT = DeploymentID("model", "shop")
 NOWHERE = Place()
@@ -174,6 +174,9 @@ class ReplicaEnd:
         elif kind == CANCEL and (self, stream) in self.replica.running:
             self.replica.running.remove((self, stream))
             admission.leave()
+        elif kind == RESERVE:
+            answer = RESERVED if admission.reserve(self, held=bool(flags & HELD)) else REJECT
+            self.end.send(answer, stream, load=admission.taken)
         elif kind == PASS:
             admission.give_up(self)
         elif kind == WAIT and not admission.wait(self):

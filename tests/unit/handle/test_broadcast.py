@@ -1,6 +1,7 @@
 """One call to every replica: who is called, what comes back, and what of replicas that come and go."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from salver.schema.errors import (
     ReplicaUnavailableError,
     RequestCancelledError,
 )
-from tests.unit.handle.worlds import CodeError, Hanging, World, in_thread
+from tests.unit.handle.worlds import CodeError, Hanging, World, echo, in_thread
 from tests.waiting import wait_until
 
 
@@ -182,6 +183,30 @@ async def test_a_cancelled_broadcast_cancels_all_its_calls(world: World, by_time
         await response.results_async()
     with pytest.raises(RequestCancelledError):
         await in_thread(response.results)
+    await wait_until(lambda: all(_hanging(world, n).cancelled for n in (1, 2)), within_s=5, what="the cancellations")
+
+
+async def test_a_response_among_the_arguments_is_resolved_for_all(world: World) -> None:
+    handle = await greeters(world)
+    name = (await world.serve("echo", echo)).remote("Ada")
+    assert await handle.broadcast("greet", name).results_async(timeout_s=5) == [(1, "Ada"), (2, "Ada"), (3, "Ada")]
+
+
+async def test_an_argument_that_cannot_be_pickled_fails_where_it_is_given(world: World) -> None:
+    handle = await greeters(world)
+    with pytest.raises(TypeError, match="pickle"):
+        handle.broadcast("greet", threading.Lock())
+
+
+async def test_a_broadcast_ends_with_the_request_that_it_was_made_for(world: World) -> None:
+    await hanging_in_both(world)
+
+    async def outer() -> None:
+        await DeploymentHandle[Any]("hanging", "shop").broadcast("__call__").results_async()
+
+    response = (await world.serve("outer", outer)).remote()
+    await both_entered(world)
+    response.cancel()
     await wait_until(lambda: all(_hanging(world, n).cancelled for n in (1, 2)), within_s=5, what="the cancellations")
 
 

@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 
 from salver.handle import DeploymentHandle
-from salver.handle.selection import ReplicaSelection
+from salver.handle.outgoing import Description, Hints
+from salver.handle.selection import ReplicaSelection, Reservation
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from salver.transport.codec import dumps
+from salver.transport.wire import CallHead
+from tests.unit.handle.doubles import Net, Request, Sequence
 from tests.unit.handle.worlds import Hanging, World, echo, in_thread
 from tests.waiting import wait_until
+
+HEAD = CallHead("predict", "request", "/shop", "shop", "m", None, "s", 1)
 
 
 def taken(world: World, name: str) -> int:
@@ -142,6 +148,23 @@ async def test_choosing_waits_for_room_and_goes_on_when_there_is_some(world: Wor
     await choice.__aexit__(None, None, None)
 
 
+async def test_a_wish_for_a_slot_that_a_dying_replica_took_with_it_goes_to_another() -> None:
+    net = Net()
+    first, second = net.replica("a"), net.replica("b")
+    router = net.router(Sequence(0.0, 0.0))
+    router.update(net.snapshot())
+    reservation = Reservation(router, HEAD, asyncio.get_running_loop().create_future())
+    router.route(reservation)
+    assert (first.admission.taken, reservation.granted.done()) == (0, False)
+    net.kill(first)
+    net.settle()
+    assert reservation.granted.result().entry == second.entry
+    net.kill(second)
+    call = Request()
+    reservation.route(call)
+    assert isinstance(call.error, ReplicaUnavailableError)
+
+
 async def test_choosing_counts_as_waiting(world: World) -> None:
     handle = await world.serve("hanging", Hanging, limit=1, max_queued_requests=1)
     hanging = world.servers["hanging"].user_code.instance
@@ -205,3 +228,12 @@ async def test_a_dispatched_call_can_be_cancelled(world: World) -> None:
         response.cancel()
         await wait_until(lambda: hanging.cancelled, within_s=5, what="its end")
     await until_free(world, "hanging")
+
+
+async def test_routers_see_what_the_slot_is_for() -> None:
+    granted = asyncio.get_running_loop().create_future()
+    reservation = Reservation(Net().router(), HEAD, granted, dumps((("text",), {"a": 1})))
+    assert reservation.hints == Hints("m", "s", 1)
+    assert reservation.describe() == Description("request", "predict", "/shop")
+    assert reservation.arguments() == (("text",), {"a": 1})
+    assert Reservation(Net().router(), HEAD, granted).arguments() == ((), {})

@@ -1,5 +1,6 @@
 """Callers and replicas that hypothesis drives: no request is lost or run twice, no replica idle while requests wait."""
 
+import asyncio
 from random import Random
 from typing import Any
 
@@ -21,10 +22,13 @@ from salver.handle.policies.locality import Place
 from salver.handle.request_router.api import PendingRequest, RunningReplica
 from salver.handle.request_router.custom import Groups
 from salver.handle.router import Router
+from salver.handle.selection import Reservation
 from salver.schema.application import RouterSpec
+from salver.transport.wire import CallHead
 from tests.unit.handle.doubles import NOWHERE, USER_CODE, Choose, Net, Replica, Request, UserCode
 
 some = st.integers(0, 1000)
+HEAD = CallHead("__call__", "request", "/shop", "shop", "")
 
 
 class Caller:
@@ -33,6 +37,16 @@ class Caller:
     def __init__(self, router: Router) -> None:
         self.router = router
         self.requests: list[Request] = []
+        self.reservations: list[Reservation] = []
+
+    def slots_at(self, replica: Replica) -> int:
+        """Return how many slots are kept for it at a replica."""
+        return sum(_is_kept(each) and each.granted.result().entry.replica == replica.id for each in self.reservations)
+
+
+def _is_kept(reservation: Reservation) -> bool:
+    granted = reservation.granted
+    return granted.done() and not granted.exception() and not reservation._used and not granted.result().closed
 
 
 class Machine(RuleBasedStateMachine):
@@ -45,6 +59,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(callers=st.integers(1, 3), limits=st.lists(st.integers(1, 3), min_size=1, max_size=3), seed=some)
     def begin(self, callers: int, limits: list[int], seed: int) -> None:
         self.net = Net()
+        self.loop = asyncio.new_event_loop()
         self.everyone: list[Replica] = []
         self.highest: dict[str, int] = {}
         for limit in limits:
@@ -65,14 +80,42 @@ class Machine(RuleBasedStateMachine):
     def alive(self) -> list[Replica]:
         return [each for each in self.everyone if each.alive]
 
-    @rule(who=some, idempotent=st.booleans(), number=st.integers(1, 4), model_id=st.sampled_from(["", "x", "y"]))
-    def submit(self, who: int, idempotent: bool, number: int, model_id: str) -> None:
+    @rule(
+        who=some,
+        idempotent=st.booleans(),
+        number=st.integers(1, 4),
+        model_id=st.sampled_from(["", "x", "y"]),
+        urgency=st.integers(0, 7),
+    )
+    def submit(self, who: int, idempotent: bool, number: int, model_id: str, urgency: int) -> None:
         caller = self.callers[who % len(self.callers)]
         for _ in range(number):
-            hints = Hints(model_id, session_id=str(who % 3), prefer_local=who % 2 == 0)
-            request = Request(f"{who}.{len(caller.requests)}", idempotent=idempotent, hints=hints, args=("hello",))
-            caller.requests.append(request)
-            caller.router.route(request)
+            hints = Hints(model_id, session_id=str(who % 3), prefer_local=who % 2 == 0, urgency=urgency)
+            caller.router.route(self.new_request(caller, hints, idempotent=idempotent))
+
+    def new_request(self, caller: Caller, hints: Hints, *, idempotent: bool = False) -> Request:
+        name = f"{self.callers.index(caller)}.{len(caller.requests)}"
+        request = Request(name, idempotent=idempotent, hints=hints, args=("hello",))
+        caller.requests.append(request)
+        return request
+
+    @rule(who=some)
+    def reserve(self, who: int) -> None:
+        caller = self.callers[who % len(self.callers)]
+        reservation = Reservation(caller.router, HEAD, self.loop.create_future())
+        caller.reservations.append(reservation)
+        caller.router.route(reservation)
+
+    @rule(who=some, which=some, release=st.booleans())
+    def use_or_release(self, who: int, which: int, release: bool) -> None:
+        """The code that chose a replica dispatches a call, or leaves its context at any moment."""
+        caller = self.callers[who % len(self.callers)]
+        if caller.reservations:
+            reservation = caller.reservations[which % len(caller.reservations)]
+            if release:
+                reservation.release()
+            elif reservation.granted.done() and not reservation.granted.exception():
+                reservation.route(self.new_request(caller, Hints()))
 
     @rule(which=some, frames=st.integers(1, 3))
     def carry(self, which: int, frames: int) -> None:
@@ -94,9 +137,10 @@ class Machine(RuleBasedStateMachine):
         if caller.requests:
             caller.router.cancel(caller.requests[which % len(caller.requests)])
 
-    @rule(who=some)
-    def tell(self, who: int) -> None:
-        self.callers[who % len(self.callers)].router.update(self.net.snapshot(router=self.routing))
+    @rule(who=some, by_priority=st.booleans())
+    def tell(self, who: int, by_priority: bool) -> None:
+        news = self.net.snapshot(router=self.routing, request_priorities=by_priority)
+        self.callers[who % len(self.callers)].router.update(news)
 
     @precondition(lambda self: self.net.tasks.pending)
     @rule()
@@ -157,7 +201,8 @@ class Machine(RuleBasedStateMachine):
                     replica = self.net.replicas[channel.entry.address]
                     # A caller that was not told of a higher limit yet keeps to the lower one.
                     expected = 0 if replica.retired else min(replica.admission.limit, channel.limit)
-                    assert len(replica.running) >= expected, f"{replica.id} is idle while requests wait"
+                    kept = sum(each.slots_at(replica) for each in self.callers)
+                    assert len(replica.running) + kept >= expected, f"{replica.id} is idle while requests wait"
 
     @invariant()
     def limits_hold(self) -> None:
@@ -177,10 +222,14 @@ class Machine(RuleBasedStateMachine):
                 self.end_well()
             finally:
                 self.net.tasks.forget()
+                self.loop.close()
 
     def end_well(self) -> None:
         self.net.tasks.at_once = True
         self.net.tasks.go_on()
+        for caller in self.callers:
+            for reservation in caller.reservations:
+                reservation.release()
         self.net.settle()
         self.start_replica(1)
         for caller in self.callers:
