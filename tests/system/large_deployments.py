@@ -70,3 +70,45 @@ class Front:
 
     def pid(self) -> int:
         return os.getpid()
+
+
+@serve.deployment(max_ongoing_requests=8)
+class Passing:
+    """Returns what it was given; sums up when it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.num_waiting = 0
+
+    async def echo(self, array: Any) -> Any:
+        return array
+
+    async def total_later(self, array: Any) -> float:
+        self.num_waiting += 1
+        await self.go_on.wait()
+        return float(array.sum())
+
+    async def total_of_reference(self, boxes: list[Any]) -> float:
+        return float((await boxes[0]).sum())
+
+    async def waiting(self) -> int:
+        return self.num_waiting
+
+    async def release(self) -> None:
+        self.go_on.set()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@serve.deployment
+class Failing:
+    """Fails, by itself or further down."""
+
+    def __init__(self, below: Any = None) -> None:
+        self.below = below
+
+    async def __call__(self) -> None:
+        if self.below is None:
+            raise LookupError("nothing there")
+        await self.below.remote()

@@ -40,7 +40,7 @@ class CallOfOne(Call):
 
     def __init__(self, call: Call, entry: ReplicaEntry, router: Router) -> None:
         super().__init__(call._session, call.deployment, call._head, (), {})
-        self._body, self._args = call._body, call._args
+        self._take_arguments(call)
         self.entry = entry
         self.router = router
 
@@ -95,7 +95,7 @@ class Broadcast:
         router = self._session.routers.apart(self._call.deployment)
         router.update(Replicas(replicas=(entry,), unavailable=_GONE))
         call = CallOfOne(self._call, entry, router)
-        call.start(self._context, in_loop=True)
+        call.start(self._context)
         self._calls.append(call)
 
     def _on_value(self, value: TopicValue) -> None:
@@ -114,9 +114,7 @@ class Broadcast:
 
 async def _outcome_of(call: CallOfOne) -> Outcome:
     try:
-        return Outcome(await call.awaitable())
-    except asyncio.CancelledError:
-        return Outcome(error=RequestCancelledError(call.request_id))
+        return Outcome(await call.response)
     except Exception as error:  # noqa: BLE001 - whatever a replica raised belongs to whoever asks for the results
         return Outcome(error=error)
 

@@ -1,26 +1,17 @@
 """DeploymentHandle: what code that calls a deployment holds."""
 
+import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Generic,
-    Literal,
-    NamedTuple,
-    ParamSpec,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from salver.handle.broadcast import Broadcast, DeploymentBroadcastResponse
 from salver.handle.call import Call
 from salver.handle.handle_types import BoundLater, SomeOptions
 from salver.handle.life import Life
+from salver.handle.options import CallOptions
 from salver.handle.request_context import RequestContext, current_request, request_ids
-from salver.handle.response import DeploymentResponse, running_loop
+from salver.handle.response import DeploymentResponse
 from salver.handle.response_generator import DeploymentResponseGenerator
 from salver.handle.selection import DispatchedCall, ReplicaSelection, Wish, chosen
 from salver.handle.session import Session, current_session, find_session
@@ -46,16 +37,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 
-
-class CallOptions(NamedTuple):
-    """How a handle calls."""
-
-    method_name: str = "__call__"
-    multiplexed_model_id: str = ""
-    session_id: str = ""
-    priority: int | None = None
-    stream: bool = False
-    prefer_local: bool = False
+_PICKLED = "cloudpickle"
 
 
 class DeploymentHandle(Generic[T_co]):
@@ -118,7 +100,7 @@ class DeploymentHandle(Generic[T_co]):
         self, *, method_name: str | None = None, stream: bool | None, **options: Unpack[SomeOptions]
     ) -> Any: ...
 
-    def options(
+    def options(  # noqa: PLR0913 - all by name
         self,
         *,
         method_name: str | None = None,
@@ -126,6 +108,10 @@ class DeploymentHandle(Generic[T_co]):
         session_id: str | None = None,
         priority: int | None = None,
         stream: bool | None = None,
+        request_serialization: str | None = None,
+        response_serialization: str | None = None,
+        _by_reference: bool | None = None,
+        _prefer_local_routing: bool | None = None,
     ) -> Any:
         """Return a handle to the same deployment that calls differently.
 
@@ -136,15 +122,25 @@ class DeploymentHandle(Generic[T_co]):
             priority: From 0 (most urgent) to 7 (least), for deployments with `request_priorities`; unless it is set, a
                 call has that of the request that it is made for, and 3 outside of requests.
             stream: The method is a generator: `remote()` returns a DeploymentResponseGenerator of its items.
+            request_serialization: How arguments travel: "cloudpickle" unless set, "pickle", "msgpack" or "orjson".
+            response_serialization: How results travel.
         """
+        if _prefer_local_routing is not None:
+            warnings.warn("`_prefer_local_routing` belongs to handle._init() now.", DeprecationWarning, stacklevel=2)
         changes: dict[str, Any] = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
             "session_id": session_id,
             "priority": None if priority is None else checked_urgency(priority),
             "stream": stream,
+            "prefer_local": _prefer_local_routing,
+            "by_reference": _by_reference,
         }
-        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+        given = {key: value for key, value in changes.items() if value is not None}
+        if request_serialization is not None or response_serialization is not None:
+            request, response = self._options.serialization or (_PICKLED, _PICKLED)
+            chosen = (request_serialization or request, response_serialization or response)
+            given["serialization"] = None if chosen == (_PICKLED, _PICKLED) else chosen
         return DeploymentHandle(
             self._deployment.name,
             self._deployment.app_name,
@@ -231,19 +227,30 @@ class DeploymentHandle(Generic[T_co]):
     def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         """Call the deployment; returns at once, with `stream=True` a DeploymentResponseGenerator.
 
-        Top-level arguments that are responses of other calls are replaced by their results before the call is made.
+        A top-level argument that is the response of another call is replaced by its result before the call is made.
+        One inside of an argument goes by reference: the called code awaits it.
 
         Raises:
             SalverError: Nothing runs.
             Exception: An argument cannot be pickled.
         """
-        session, context, options = self._begin(), current_request(), self._options
+        session, context = self._begin(), current_request()
+        options = self._options
         head = self._head(context, options.method_name, is_streaming=options.stream)
-        call = (StreamingCall if options.stream else Call)(session, self._deployment, head, args, kwargs)
+        call: Call | StreamingCall
+        if options.stream:
+            call = StreamingCall(session, self._deployment, head, args, kwargs)
+        else:
+            call = Call(session, self._deployment, head, args, kwargs, serialization=options.serialization)
         if options.prefer_local:
             call.hints = call.hints._replace(prefer_local=True)
-        call.start(context, in_loop=running_loop() is session.loop)
-        return DeploymentResponseGenerator(call) if isinstance(call, StreamingCall) else DeploymentResponse(call)
+        call.start(context)
+        if isinstance(call, StreamingCall):
+            return DeploymentResponseGenerator(call)
+        response = call.response
+        if not options.by_reference:
+            response.by_reference = False
+        return response
 
     def broadcast(self, method_name: str, *args: Any, **kwargs: Any) -> DeploymentBroadcastResponse:
         """Call a method of every replica that runs; returns at once.
@@ -256,7 +263,8 @@ class DeploymentHandle(Generic[T_co]):
             Exception: An argument cannot be pickled.
         """
         session, context = self._begin(), current_request()
-        call = Call(session, self._deployment, self._head(context, method_name), args, kwargs)
+        head = self._head(context, method_name)
+        call = Call(session, self._deployment, head, args, kwargs, serialization=self._options.serialization)
         return DeploymentBroadcastResponse(Broadcast(session, call, context), session, call.request_id)
 
     def choose_replica(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
@@ -291,8 +299,8 @@ class DeploymentHandle(Generic[T_co]):
         head = self._head(context, self._options.method_name)
         reservation = selection.take(self._deployment)
         call = DispatchedCall(session, self._deployment, head, args, kwargs, reservation)
-        call.start(context, in_loop=running_loop() is session.loop)
-        return DeploymentResponse(call)
+        call.start(context)
+        return call.response
 
     def running_replicas_populated(self) -> bool:
         """Say whether this process knows a replica; it learns of them from the first call on, or from `_init`."""

@@ -20,3 +20,7 @@ class SomeOptions(TypedDict, total=False):
     multiplexed_model_id: str | None
     session_id: str | None
     priority: int | None
+    request_serialization: str | None
+    response_serialization: str | None
+    _by_reference: bool | None
+    _prefer_local_routing: bool | None

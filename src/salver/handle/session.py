@@ -58,8 +58,8 @@ def current_session() -> Session:
     Raises:
         SalverError: There is none; nothing runs yet, or it has ended.
     """
-    session = find_session()
-    if session is not None:
+    session = _session.get()
+    if session is not None and not session.closed:
         return session
     if (what := loading()) is not None:
         raise SalverError(

@@ -9,10 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
-from salver.handle.call import GRACE_S, _error_of, _has_responses, _value_of
+from salver.handle.arguments import PICKLED, Attached, has_responses, pack_arguments
+from salver.handle.call import GRACE_S
 from salver.handle.channel import Channel
+from salver.handle.errors import error_of
 from salver.handle.items import Items
 from salver.handle.outgoing import Hints, Outgoing
+from salver.handle.references import NotSerializable
 from salver.handle.request_context import RequestContext
 from salver.handle.session import Session
 from salver.schema.errors import (
@@ -25,7 +28,7 @@ from salver.schema.errors import (
 from salver.schema.ids import DeploymentID
 from salver.transport.codec import loads
 from salver.transport.payloads import Arrival, Payload, end_of, pack
-from salver.transport.wire import AGAIN, CALL, CHUNK, CREDIT, ERROR, LARGE, CallHead, CreditHead, ErrorBody
+from salver.transport.wire import AGAIN, CALL, CHUNK, CREDIT, ERROR, LARGE, CallHead, CreditHead
 
 NOTHING: Final = object()
 """No item has come yet."""
@@ -33,7 +36,6 @@ OVER: Final = object()
 """There are no more items."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_error = msgspec.msgpack.Decoder(ErrorBody).decode
 
 
 class StreamingCall(Outgoing):
@@ -47,7 +49,7 @@ class StreamingCall(Outgoing):
 
     __slots__ = (
         "__weakref__",
-        "_args",
+        "_attached",
         "_body",
         "_deadline",
         "_error",
@@ -56,7 +58,6 @@ class StreamingCall(Outgoing):
         "_items",
         "_last",
         "_parent",
-        "_resolving",
         "_session",
         "deployment",
         "is_cancelled",
@@ -84,22 +85,24 @@ class StreamingCall(Outgoing):
         self._last: BaseException | None = None
         self._is_answered = False
         self._body: bytes | Payload = b""
-        self._args: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        if _has_responses((*args, *kwargs.values())):
-            self._args = (args, kwargs)
-        else:
-            self._body = pack((args, kwargs))
+        self._attached: Attached | None = None
+        try:
+            if has_responses((*args, *kwargs.values())):
+                self._pack(args, kwargs)
+            else:
+                self._body = pack((args, kwargs))
+        except NotSerializable:
+            self._pack(args, kwargs)
         self._parent: RequestContext | None = None
         self._deadline: float | None = None
-        self._resolving: asyncio.Task[None] | None = None
 
     @property
     def is_over(self) -> bool:
         """Say whether the replica works on it no more."""
         return self._items.is_over
 
-    def start(self, context: RequestContext, *, in_loop: bool) -> None:
-        """Send the call for a request."""
+    def start(self, context: RequestContext) -> None:
+        """Send the call for a request; from the session's loop, or from any thread."""
         if context.is_open:
             self._parent = context
             self._deadline = context.deadline
@@ -107,7 +110,7 @@ class StreamingCall(Outgoing):
                 self.is_cancelled = True
                 self._end(None)
                 return
-        if in_loop:
+        if asyncio._get_running_loop() is self._session.loop:
             self._begin()
         else:
             self._session.loop.call_soon_threadsafe(self._begin)
@@ -181,15 +184,15 @@ class StreamingCall(Outgoing):
         """Cancel the call from the session's loop; part of Child."""
         self.is_cancelled = True
         if not self._items.is_over:
-            self._end(None)
             self._withdraw()
+            self._end(None)
         self._items.clear()
 
     def on_deadline(self, _now: float = 0.0) -> None:
         """Give up; part of Mortal."""
         if not self._items.is_over:
-            self._end(RequestTimeoutError(self.request_id))
             self._withdraw()
+            self._end(RequestTimeoutError(self.request_id))
 
     def _end(self, error: BaseException | None) -> None:
         """Note how it ended; the first end counts."""
@@ -197,6 +200,8 @@ class StreamingCall(Outgoing):
             return
         self._error = error
         self._body = b""
+        # It refers to this; and what it has still to send, it sends by itself.
+        self._attached = None
         self._items.end()
         if self._parent is not None:
             self._parent.children.discard(self)
@@ -204,8 +209,8 @@ class StreamingCall(Outgoing):
                 self._session.deadlines.forget(self)
 
     def _withdraw(self) -> None:
-        if self._resolving is not None:
-            self._resolving.cancel()
+        if self._attached is not None:
+            self._attached.drop()
         if self.order:
             self._session.routers.get(self.deployment).cancel(self)
 
@@ -229,24 +234,32 @@ class StreamingCall(Outgoing):
                 self.on_deadline()
                 return
             self._session.deadlines.watch(self, self._deadline + GRACE_S)
-        if self._args is None:
+        if self._attached is None:
             self._session.routers.get(self.deployment).route(self)
         else:
-            work = self._resolve(*self._args)
-            self._resolving = self._session.routers.tasks.start(work, name=f"arguments of {self.request_id}")
+            self._attached.watch()
+            self._proceed()
 
-    async def _resolve(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Wait for responses among the arguments, then send the call with their values."""
-        try:
-            values = tuple([await _value_of(each) for each in args])
-            named = {key: await _value_of(each) for key, each in kwargs.items()}
-            self._body = pack((values, named))
-        except asyncio.CancelledError:
-            self.stop()
-        except Exception as error:  # noqa: BLE001 - what an earlier call raised belongs to whoever waits for this one
-            self._end(error)
-        else:
-            if not self._items.is_over:
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._body, form, responses = pack_arguments(args, kwargs, PICKLED)
+        self._head = msgspec.structs.replace(self._head, form=form)
+        if responses:
+            self._attached = Attached(responses, len(form.places), self._proceed)
+
+    def _proceed(self) -> None:
+        """Route the call, if all responses that are arguments have come."""
+        attached = self._attached
+        if self.order or self._items.is_over or attached is None:
+            return
+        if (failed := attached.failed) is not None:
+            attached.drop()
+            self._end(failed.error())
+        elif attached.is_complete:
+            try:
+                attached.pack_loaded()
+            except Exception as error:  # noqa: BLE001 - the value's own code runs while it is pickled
+                self._end(error)
+            else:
                 self._session.routers.get(self.deployment).route(self)
 
     # Outgoing
@@ -261,12 +274,14 @@ class StreamingCall(Outgoing):
             channel.large_payloads.send(CALL, stream, _encode(head), body, flags)
         else:
             channel.connection.send(CALL, stream, _encode(head), body, flags)
+        if self._attached is not None:
+            self._attached.write(channel, stream)
 
     def on_frame(self, kind: int, flags: int, load: int, header: bytes, body: bytes) -> None:
         """Take an item, or the end; part of Outgoing."""
         self._body = b""
         if kind != CHUNK:
-            self._last = _error_of(_decode_error(body)) if kind == ERROR else None
+            self._last = error_of(body) if kind == ERROR else None
             self._on_last()
         elif flags & LARGE and self.channel is not None:
             self._on_large_item(self.channel, flags, body)

@@ -4,27 +4,31 @@ import asyncio
 import inspect
 import logging
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
 
+from salver.handle.errors import error_body
 from salver.handle.request_context import RequestContext, enter_request
-from salver.lib.exceptions import PackedException, packed, pickles_itself
 from salver.lib.tracebacks import user_traceback
 from salver.replica.asgi import AsgiServing
+from salver.replica.attachments import Attachments
 from salver.replica.generators import ItemStream
 from salver.replica.http import Answer, ArrivingBody, WholeBody, decode_head, failure_outcome, make_request
 from salver.replica.websocket import ABNORMAL, NO_APPLICATION, WebSocket
+from salver.runtime.context import find_replica_context
 from salver.runtime.ingress import Receive
 from salver.schema.errors import NoSuchMethod, ProtocolError, RequestCancelledError, RequestTimeoutError
 from salver.telemetry.logs import LOGGER_NAME
-from salver.transport.codec import dumps, loads
+from salver.transport.codec import loads
+from salver.transport.encodings import pack_as
 from salver.transport.framing import FrameConnection
 from salver.transport.large_payloads import LargePayloads
 from salver.transport.payloads import Arrival, Payload, pack
 from salver.transport.wire import (
+    ATTACHMENT,
+    BROKEN,
     BYTES,
     CALL,
     CANCEL,
@@ -49,7 +53,6 @@ from salver.transport.wire import (
     WAIT,
     CallHead,
     CreditHead,
-    ErrorBody,
     HttpHead,
 )
 
@@ -59,7 +62,6 @@ _INPUT_KINDS = _SOCKET_KINDS | {CHUNK, END}
 if TYPE_CHECKING:
     from salver.replica.server import ReplicaServer
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(CallHead).decode
 _decode_credit = msgspec.msgpack.Decoder(CreditHead).decode
 
@@ -78,6 +80,7 @@ class Caller:
         self._contexts: dict[int, RequestContext] = {}
         self._answers: dict[int, Answer | ItemStream | WebSocket] = {}
         self._large: LargePayloads | None = None
+        self._attachments: Attachments | None = None
         loop = asyncio.get_running_loop()
         self._create_task, self._call_soon = loop.create_task, loop.call_soon
 
@@ -107,7 +110,7 @@ class Caller:
         """Start, feed or stop a request; part of FrameSink."""
         if kind != HTTP and kind != CALL and kind != SOCKET:  # noqa: PLR1714 - a tuple is slower
             if kind >= PART:
-                self._large_payloads.on_frame(kind, flags, stream, header, body)
+                self._on_payload(kind, flags, stream, header, body)
             else:
                 self._on_control(kind, flags, stream, header, body)
             return
@@ -128,6 +131,18 @@ class Caller:
             work = self._serve_socket(stream, header)
         self._running[stream] = self._create_task(work)
 
+    def _on_payload(self, kind: int, flags: int, stream: int, header: bytes, body: bytes) -> None:
+        if kind != ATTACHMENT:
+            self._large_payloads.on_frame(kind, flags, stream, header, body)
+            return
+        raw: bytes | Arrival = body
+        if flags & LARGE:
+            if not self._large_payloads.arrive(stream, flags, body):
+                return
+            raw = self._large_payloads.take(stream)
+        is_early = stream in self._running and stream not in self._contexts
+        self._with_attachments.on_frame(stream, header, raw, failed=bool(flags & BROKEN), is_early=is_early)
+
     def _receive(self, stream: int, flags: int, body: bytes) -> Receive:
         """Return what user code reads a request's body with."""
         if not flags & MORE:
@@ -143,6 +158,8 @@ class Caller:
                 answer.leave(ABNORMAL, "")
             else:
                 self._cancel(stream)
+        if self._attachments is not None:
+            self._attachments.close()
         if self._large is not None:
             self._large.close()
         self._server.left(self)
@@ -247,6 +264,12 @@ class Caller:
             self._large = LargePayloads(self._connection, lambda stream: True)
         return self._large
 
+    @property
+    def _with_attachments(self) -> Attachments:
+        if self._attachments is None:
+            self._attachments = Attachments()
+        return self._attachments
+
     async def _serve_call(self, stream: int, header: bytes, body: bytes | Arrival) -> None:
         server = self._server
         request_id = method = ""
@@ -257,13 +280,19 @@ class Caller:
                 head.route, request_id, server.app_name, head.multiplexed_model_id, head.session_id, False, head.urgency
             )
             self._enter(stream, context, head.timeout_s)
-            args, kwargs = body.load() if isinstance(body, Arrival) else loads(body)
+            form = head.form
+            if form is None:
+                args, kwargs = loads(body) if isinstance(body, bytes) else body.load()
+            else:
+                args, kwargs = await self._with_attachments.load(stream, request_id, form, body)
+            del body
             if head.is_streaming:
                 await self._stream_items(stream, method, args, kwargs)
                 return
-            result = pack(await server.user_code.call(method, args, kwargs))
+            value = await server.user_code.call(method, args, kwargs)
+            result = pack(value) if form is None else pack_as(value, form.response_encoding)
             # What they have of the caller's memory goes back before the answer, so that its next call can use it.
-            del args, kwargs
+            del args, kwargs, value
             self._send_result(stream, result)
         except asyncio.CancelledError:
             if not self._was_cancelled(stream):
@@ -271,7 +300,7 @@ class Caller:
         except (NoSuchMethod, RequestTimeoutError) as error:
             self._send_error(stream, "salver", error)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, and only this request fails
-            text = self._send_error(stream, "user", error)
+            text = self._send_error(stream, "user", error, request_id)
             logger.warning("request %s: %s raised\n%s", request_id, method, text)
         finally:
             self._done(stream)
@@ -322,16 +351,20 @@ class Caller:
         else:
             answer.write_outcome(outcome)
 
-    def _send_error(self, stream: int, kind: str, error: BaseException) -> str:
+    def _send_error(self, stream: int, kind: str, error: BaseException, request_id: str = "") -> str:
+        # Our own errors say where they come from.
+        where = _where(request_id) if kind == "user" else ""
         text = user_traceback(error)
-        report = ErrorBody(kind, text.rpartition("\n")[2], text, _pickled(error))
-        self._connection.send(ERROR, stream, b"", _encode(report), 0, self._server.admission.taken - 1)
+        body = error_body(kind, error, text, where)
+        self._connection.send(ERROR, stream, b"", body, 0, self._server.admission.taken - 1)
         return text
 
     def _done(self, stream: int) -> None:
         self._running.pop(stream, None)
         self._answers.pop(stream, None)
         self._bodies.pop(stream, None)
+        if self._attachments is not None:
+            self._attachments.drop(stream)
         if (context := self._contexts.pop(stream, None)) is not None:
             context.is_over = True
         self._server.finished()
@@ -343,18 +376,13 @@ def _context_of(head: HttpHead, app_name: str) -> RequestContext:
     )
 
 
+def _where(request_id: str) -> str:
+    replica = find_replica_context()
+    return f"In request {request_id}:" if replica is None else f"In replica {replica.replica_id}, request {request_id}:"
+
+
 def _credit(header: bytes) -> int:
     try:
         return _decode_credit(header).size_bytes
     except msgspec.DecodeError as error:
         raise ProtocolError(f"a CREDIT frame's head is malformed: {error}") from None
-
-
-def _pickled(error: BaseException) -> bytes:
-    """Pickle an exception: whole, or its type and text, or nothing; the traceback travels anyway, as text."""
-    # The user's own classes run here, and may raise anything.
-    with suppress(Exception):
-        return dumps(error if pickles_itself(error) else packed(error))
-    with suppress(Exception):
-        return dumps(PackedException(type(error), (str(error),), {}))
-    return b""

@@ -7,7 +7,6 @@ connection that breaks before that leaves its loans' segments spoiled: the other
 import asyncio
 import mmap
 import os
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,11 +19,12 @@ import msgspec
 
 from salver.schema.errors import ProtocolError
 from salver.transport.framing import FrameConnection
-from salver.transport.mappings import LentMemory, Mapping
-from salver.transport.payloads import Arrival, Payload, end_of
+from salver.transport.mappings import Mapping
+from salver.transport.payloads import Arrival, Borrowed, Lendable, Loan, end_of
 from salver.transport.segments import SegmentPool, process_pool
 from salver.transport.wire import (
     AGAIN,
+    ATTACHMENT,
     FORGET,
     PART,
     PARTS,
@@ -50,20 +50,9 @@ class _Sent(NamedTuple):
     kind: int
     stream: int
     header: bytes
-    payload: Payload
+    payload: Lendable
     flags: int
     load: int
-
-
-class _Loan(weakref.ref[LentMemory]):
-    """Watches the object that has a lent payload's memory."""
-
-    __slots__ = ("forks", "kept", "mapping", "number", "since")
-    number: int
-    mapping: Mapping
-    forks: int
-    since: float
-    kept: bool
 
 
 class _Forks:
@@ -103,8 +92,8 @@ class LargePayloads:
         # As a borrower.
         self._arriving: dict[int, tuple[mmap.mmap, int]] = {}
         self._arrived: dict[int, Arrival] = {}
-        self._borrowed: dict[int, _Loan] = {}
-        self._ended: deque[_Loan] = deque()
+        self._borrowed: dict[int, Loan] = {}
+        self._ended: deque[Loan] = deque()
         self._used: list[Mapping] = []
         self._mappings: dict[int, Mapping] = {}
         self._pool.join(self)
@@ -114,20 +103,20 @@ class LargePayloads:
         """Return how many loans have not come back."""
         return len(self._lent)
 
-    def send(self, kind: int, stream: int, header: bytes, payload: Payload, flags: int = 0, load: int = 0) -> None:
+    def send(self, kind: int, stream: int, header: bytes, payload: Lendable, flags: int = 0, load: int = 0) -> None:
         """Send a frame with a large payload."""
         if self._connection.closed or self._closed:
             return
         sent = _Sent(kind, stream, header, payload, flags, load)
-        segment = payload.segment
-        if segment is None or not self._lends:
+        place = payload.place() if self._lends else None
+        if place is None:
             self._send_parts(sent)
             return
         number = next(self._numbers)
-        where = SharedMemory(number, segment.number, self._process_id, segment.file, segment.inode)
-        body = _encode(PayloadHead(payload.sizes, where))
+        body = _encode(PayloadHead(payload.sizes, msgspec.structs.replace(place, loan=number)))
         self._lent[number] = sent
-        self._known_there.add(segment.number)
+        if not place.passed_on:
+            self._known_there.add(place.segment)
         self._connection.send(kind, stream, header, body, flags | SHARED, load)
 
     def on_frame(self, kind: int, flags: int, stream: int, header: bytes, body: bytes) -> None:
@@ -137,13 +126,14 @@ class LargePayloads:
         elif kind == RELEASE:
             sent = self._lent.pop(_number(header), None)
             if sent is not None and flags & SPOILED:
-                sent.payload.spoiled = True
+                sent.payload.spoil()
         elif kind == FORGET:
             self._mappings.pop(_number(header), None)
         elif kind == UNREADABLE:
             self._lends = False
             sent = self._lent.pop(_number(header), None)
-            if sent is not None and self._wanted(sent.stream):
+            if sent is not None and (sent.kind == ATTACHMENT or self._wanted(sent.stream)):
+                # What is attached may come after the answer.
                 self._send_parts(sent._replace(flags=sent.flags | AGAIN))
 
     def arrive(self, stream: int, flags: int, body: bytes) -> bool:
@@ -153,6 +143,7 @@ class LargePayloads:
             size = end_of(head.sizes)
         except msgspec.DecodeError as error:
             raise ProtocolError(f"a payload's head is malformed: {error}") from None
+        block: memoryview | Borrowed
         if flags & PARTS:
             block = memoryview(self._take_parts(stream, size))
         elif head.shared is None:
@@ -177,8 +168,8 @@ class LargePayloads:
             self._borrowed.pop(loan.number, None)
             if self._closed or loan.kept:
                 continue
-            spoiled = loan.forks != _Forks.count
-            if not spoiled:
+            spoiled = loan.spoiled or loan.forks != _Forks.count
+            if not spoiled and not loan.mapping.is_passed_on:
                 self._used.append(loan.mapping)
             self._connection.send(RELEASE, 0, _NUMBER.pack(loan.number), b"", SPOILED if spoiled else 0)
         if self._used:
@@ -201,15 +192,18 @@ class LargePayloads:
         """The connection is closed. What was lent to us stays where it is mapped."""
         self._closed = True
         for sent in self._lent.values():
-            sent.payload.spoiled = True
+            sent.payload.spoil()
         for each in (self._lent, self._known_there, self._arriving, self._arrived, self._borrowed, self._mappings):
             each.clear()
+        self._ended.clear()
         self._pool.leave(self)
 
     def _keep_untouched(self) -> None:
         used, self._used = self._used, []
-        if not self._closed:
-            self._mappings.update((each.segment, each) for each in used if each.is_untouched())
+        for each in used:
+            if not self._closed and each.is_untouched():
+                each.rest()
+                self._mappings[each.segment] = each
 
     def _send_forget(self, number: int) -> None:
         if number in self._known_there and not self._closed:
@@ -246,22 +240,24 @@ class LargePayloads:
             raise ProtocolError(f"{filled} bytes of a payload of {size} have come")
         return block
 
-    def _borrow(self, where: SharedMemory, size: int) -> memoryview:
+    def _borrow(self, where: SharedMemory, size: int) -> Borrowed:
         # Taken out while it is in use: two values must not share pages that both may write to.
-        mapping = self._mappings.pop(where.segment, None)
+        mapping = None if where.passed_on else self._mappings.pop(where.segment, None)
         if mapping is None or mapping.size_bytes < size:
             mapping = Mapping(where, size)
-        memory = mapping.lend()
-        loan = _Loan(memory, partial(_end_loan, self))
+        borrowed = Borrowed(mapping)
+        loan = borrowed.loan = Loan(borrowed, partial(_end_loan, self))
         loan.number, loan.mapping, loan.forks = where.loan, mapping, _Forks.count
-        loan.since, loan.kept = self._loop.time(), False
+        loan.since, loan.kept, loan.spoiled = self._loop.time(), False, False
         self._borrowed[where.loan] = loan
-        return memoryview(memory).cast("B")
+        return borrowed
 
-    def _loan_ended(self, loan: _Loan) -> None:
+    def _loan_ended(self, loan: Loan) -> None:
         # A finalizer: any thread, at any moment; and a forked child's must not speak for its parent.
+        if self._closed:
+            return
         self._ended.append(loan)
-        if not self._closed and os.getpid() == self._process_id:
+        if os.getpid() == self._process_id:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.give_back)
 
@@ -275,7 +271,7 @@ def _new_block(size_bytes: int) -> mmap.mmap:
     return block
 
 
-def _end_loan(payloads: LargePayloads, loan: _Loan) -> None:
+def _end_loan(payloads: LargePayloads, loan: Loan) -> None:
     payloads._loan_ended(loan)
 
 

@@ -1,17 +1,41 @@
 """Large payloads: a pickle and the buffers that belong to it, laid out one after the other in one block of memory."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 from salver.schema.errors import ProtocolError
 from salver.transport.codec import Pickled, encode, loads
+from salver.transport.mappings import LentMemory, Mapping
 from salver.transport.segments import Segment, SegmentPool, process_pool
+from salver.transport.wire import SharedMemory
 
 ALIGNMENT_BYTES: Final = 64
 """What vector instructions and Arrow like; every buffer begins at a multiple of it."""
 
 PART_SIZE_BYTES: Final = 64 * 1024
 """How much of a payload a PART frame carries: small enough to be copied within the processor's caches."""
+
+
+class Lendable(Protocol):
+    """What can be sent as a large payload.
+
+    Attributes:
+        sizes: Of the pickle and of each buffer, in bytes.
+    """
+
+    sizes: list[int]
+
+    def place(self) -> SharedMemory | None:
+        """Say where it is, but for the loan's number; None if it can only be sent in parts."""
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the whole block for PART frames."""
+
+    def spoil(self) -> None:
+        """Somebody may look at its memory for longer than we know."""
 
 
 class Payload:
@@ -22,14 +46,13 @@ class Payload:
     Attributes:
         sizes: Of the pickle and of each buffer, in bytes.
         segment: Where it is; None if it is in parts.
-        spoiled: Somebody may look at the segment for longer than we know.
     """
 
-    __slots__ = ("__weakref__", "_parts", "_pool", "segment", "sizes", "spoiled")
+    __slots__ = ("__weakref__", "_parts", "_pool", "_spoiled", "segment", "sizes")
 
     def __init__(self, pickled: Pickled, pool: SegmentPool) -> None:
         self._pool = pool
-        self.spoiled = False
+        self._spoiled = False
         self.sizes = [sum(map(len, pickled.pieces)), *(each.nbytes for each in pickled.buffers)]
         self.segment: Segment | None = pool.take(end_of(self.sizes))
         self._parts: list[bytes] = []
@@ -44,8 +67,19 @@ class Payload:
         for start, buffer in zip(starts_of(self.sizes)[1:], pickled.buffers, strict=True):
             view[start : start + buffer.nbytes] = buffer
 
+    def place(self) -> SharedMemory | None:
+        """Part of Lendable."""
+        segment = self.segment
+        if segment is None:
+            return None
+        return SharedMemory(0, segment.number, os.getpid(), segment.file, segment.inode)
+
+    def spoil(self) -> None:
+        """Part of Lendable."""
+        self._spoiled = True
+
     def parts(self) -> Iterator[bytes]:
-        """Yield the whole block for PART frames."""
+        """Part of Lendable."""
         if self.segment is None:
             yield from self._parts
             return
@@ -53,14 +87,14 @@ class Payload:
         for start in range(0, size, PART_SIZE_BYTES):
             yield bytes(self.segment.view[start : min(size, start + PART_SIZE_BYTES)])
 
-    def copied(self) -> Any:
-        """Return a copy of the value."""
-        return Arrival(memoryview(bytearray().join(self.parts())), self.sizes).load()
+    def copied(self) -> "Arrival":
+        """Return a copy of the payload, for this process to load."""
+        return Arrival(memoryview(bytearray().join(self.parts())), self.sizes)
 
     def __del__(self) -> None:
         segment = getattr(self, "segment", None)
         if segment is not None:
-            self._pool.give(segment, spoiled=self.spoiled)
+            self._pool.give(segment, spoiled=self._spoiled)
 
 
 def pack(value: Any) -> bytes | Payload:
@@ -73,26 +107,91 @@ def pack(value: Any) -> bytes | Payload:
     return pickled if isinstance(pickled, bytes) else Payload(pickled, process_pool())
 
 
+class Loan(weakref.ref["Borrowed"]):
+    """Watches what has a lent payload.
+
+    Attributes:
+        spoiled: Somebody whom we cannot ask may still look at the memory.
+    """
+
+    __slots__ = ("forks", "kept", "mapping", "number", "since", "spoiled")
+    number: int
+    mapping: Mapping
+    forks: int
+    since: float
+    kept: bool
+    spoiled: bool
+
+
+class Borrowed:
+    """A payload in another process's memory; the loan ends when nothing refers to this any more.
+
+    Attributes:
+        loan: What watches it.
+    """
+
+    __slots__ = ("__weakref__", "loan", "mapping")
+
+    def __init__(self, mapping: Mapping) -> None:
+        self.mapping = mapping
+        self.loan: Loan
+
+    def memory(self) -> memoryview:
+        """Map it; all views of it keep the loan.
+
+        Raises:
+            OSError: There is no memory to map it.
+        """
+        memory: LentMemory = self.mapping.lend()
+        memory.borrowed = self  # type: ignore[attr-defined]
+        return memoryview(memory).cast("B")
+
+
 class Arrival:
-    """A large payload of another process.
+    """A large payload of another process, which is mapped when it is loaded, and can be passed on before.
 
     Args:
-        block: All of it; what is made of it keeps the memory alive.
+        block: All of it, or where it is; what is made of it keeps the memory alive.
     """
 
     __slots__ = ("_block", "sizes")
 
-    def __init__(self, block: memoryview, sizes: Sequence[int]) -> None:
-        self._block: memoryview | None = block
+    def __init__(self, block: memoryview | Borrowed, sizes: list[int]) -> None:
+        self._block = block
         self.sizes = sizes
 
-    def load(self) -> Any:
-        """Unpickle the value, once: its large buffers are where they arrived, and may be written to."""
-        block, self._block = self._block, None
-        assert block is not None, "a payload is loaded once"
+    def load(self, load: Callable[[memoryview, Sequence[memoryview]], Any] = loads) -> Any:
+        """Unpickle the value; its large buffers are where they arrived, and may be written to.
+
+        Raises:
+            Exception: Whatever unpickling raised.
+        """
+        block = self._block.memory() if isinstance(self._block, Borrowed) else self._block
         starts = starts_of(self.sizes)
         pickled, *buffers = [block[start : start + size] for start, size in zip(starts, self.sizes, strict=True)]
-        return loads(pickled, buffers)
+        return load(pickled, buffers)
+
+    def place(self) -> SharedMemory | None:
+        """Part of Lendable."""
+        if isinstance(self._block, Borrowed):
+            with suppress(OSError):
+                return self._block.mapping.pass_on()
+        return None
+
+    def parts(self) -> Iterator[bytes]:
+        """Part of Lendable."""
+        size = end_of(self.sizes)
+        for start in range(0, size, PART_SIZE_BYTES):
+            part_size = min(size - start, PART_SIZE_BYTES)
+            if isinstance(self._block, Borrowed):
+                yield self._block.mapping.read(start, part_size)
+            else:
+                yield bytes(self._block[start : start + part_size])
+
+    def spoil(self) -> None:
+        """Part of Lendable."""
+        if isinstance(self._block, Borrowed):
+            self._block.loan.spoiled = True
 
 
 def starts_of(sizes: Sequence[int]) -> list[int]:

@@ -28,6 +28,9 @@ The payload of a CALL, a RESULT or an item may be large. With the flag SHARED it
 says where, and the receiver gives it back with RELEASE; if it cannot map that memory it says UNREADABLE, and gets the
 payload AGAIN in PART frames. With the flag PARTS it came in PART frames of the same stream, just before. FORGET tells
 the receiver that a piece of shared memory will not be used again.
+
+Results of other calls that are arguments of a CALL follow it in ATTACHMENT frames of its stream, each with its number:
+those that the call's form gives a place at once, those by reference when they have come, be it after the answer.
 """
 
 import struct
@@ -78,18 +81,21 @@ BYTES: Final = 27
 CLOSE: Final = 28
 RESERVED: Final = 29
 
-# Kinds of large payloads, in both directions. RELEASE and UNREADABLE name a loan and FORGET a segment in a u64 header;
-# that of the first PART is the size of all.
+# Kinds of payloads: of large ones, in both directions, and of what is attached to a call. RELEASE and UNREADABLE name a
+# loan and FORGET a segment in a u64 header; that of the first PART is the size of all.
 PART: Final = 40
 RELEASE: Final = 41
 FORGET: Final = 42
 UNREADABLE: Final = 43
+ATTACHMENT: Final = 44
 
 # Flags.
 MORE: Final = 1
 """The body continues in CHUNK frames until END."""
 HELD: Final = 2
 """The request takes the slot that a ROOM frame held for this connection."""
+BROKEN: Final = 4
+"""Of an ATTACHMENT: the call has failed; the body is an ErrorBody."""
 SHARED: Final = 16
 """The payload lies in the sender's memory; the body is a PayloadHead."""
 PARTS: Final = 32
@@ -140,6 +146,34 @@ class HttpHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     urgency: int = DEFAULT_URGENCY
 
 
+class CallForm(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a call differs from the usual.
+
+    Attributes:
+        request_encoding: Of the body; see `transport/encodings.py`.
+        response_encoding: Of the result, if the call does not fail.
+        num_attached: How many ATTACHMENT frames follow.
+        places: Which positional or named arguments the first of them are.
+    """
+
+    request_encoding: str = ""
+    response_encoding: str = ""
+    num_attached: int = 0
+    places: list[int | str] = []
+
+
+class AttachmentHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Header of an ATTACHMENT frame.
+
+    Attributes:
+        number: Which one of the call's it is, from 0.
+        encoding: Of the body, as that of a RESULT.
+    """
+
+    number: int
+    encoding: str = ""
+
+
 class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Header of a CALL frame; the body holds the pickled arguments.
 
@@ -147,6 +181,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
         timeout_s: How long the caller waits from now on; None for as long as it takes.
         is_streaming: The method is a generator, whose items are wanted one by one.
         urgency: What the calls that it leads to inherit.
+        form: How the call differs from the usual, if it does.
     """
 
     method: str
@@ -158,6 +193,7 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     session_id: str = ""
     urgency: int = DEFAULT_URGENCY
     is_streaming: bool = False
+    form: CallForm | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, array_like=True):
@@ -183,6 +219,7 @@ class SharedMemory(msgspec.Struct, frozen=True, array_like=True, gc=False):
         process_id: The sender's.
         file: The segment's file descriptor in that process.
         inode: The segment's, which proves that the descriptor is that of the segment.
+        passed_on: The segment is a third process's, and the sender only holds it.
     """
 
     loan: int
@@ -190,6 +227,7 @@ class SharedMemory(msgspec.Struct, frozen=True, array_like=True, gc=False):
     process_id: int
     file: int
     inode: int
+    passed_on: bool = False
 
 
 class PayloadHead(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -100,7 +100,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_cancels_the_call(world: W
     response = handle.remote()
     await wait_until(lambda: hanging.entered, within_s=5, what="the call")
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(response._wait(), timeout=0.01)
+        await asyncio.wait_for(response, timeout=0.01)
     await wait_until(lambda: hanging.cancelled, within_s=5, what="the cancellation")
 
 

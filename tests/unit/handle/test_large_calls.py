@@ -118,7 +118,7 @@ async def test_a_replica_that_refuses_gives_back_what_it_did_not_use(world: Worl
     server.admission.change_limit(0)
     response = handle.remote(numbers(1))
     await settle()
-    assert not response._call._future.done()
+    assert not response.settled
     server.admission.change_limit(1)
     server.user_code.instance.go_on.set()
     assert (await response == 1).all()
