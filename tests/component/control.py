@@ -33,15 +33,12 @@ from salver.schema.messages import (
     ReplicaHealth,
     ReplicaJoined,
     ReplicaReady,
-    Replicas,
     Snapshot,
-    Status,
     Subscribe,
-    TopicValue,
-    replicas_topic,
 )
 from salver.schema.process_payloads import BuilderPayload, ProxyPayload, ReplicaPayload
 from salver.schema.status import ApplicationStatusOverview, DeploymentStatusOverview
+from salver.schema.topics import Replicas, Status, TopicValue, replicas_topic
 from salver.transport.memory import MemoryNetwork
 from salver.transport.peer import Answer, Peer
 from tests.waiting import wait_until

@@ -8,7 +8,8 @@ import pytest
 
 from salver.engine.base import ProcessSpec
 from salver.schema.application import Preload
-from salver.schema.messages import STATUS_TOPIC, BuildError, Built, Delete, Deploy, Done, NodeReport, Shutdown
+from salver.schema.messages import BuildError, Built, Delete, Deploy, Done, NodeReport, Shutdown
+from salver.schema.topics import STATUS_TOPIC
 from salver.transport.peer import Refused
 from tests.component.control import Plane, order, rest, statuses
 from tests.unit.controller.scene import application, deployment

@@ -16,8 +16,6 @@ from salver.engine.base import ProcessSpec
 from salver.schema.errors import StartFailed
 from salver.schema.ids import DeploymentID, ReplicaID
 from salver.schema.messages import (
-    ROUTES_TOPIC,
-    STATUS_TOPIC,
     ApplicationFound,
     Delete,
     Deploy,
@@ -26,12 +24,12 @@ from salver.schema.messages import (
     GetStatus,
     NodeReport,
     ReplicaFailed,
-    Replicas,
     Shutdown,
     StatusReport,
     Unsubscribe,
 )
 from salver.schema.status import DeploymentStatusTrigger, ReplicaState
+from salver.schema.topics import ROUTES_TOPIC, STATUS_TOPIC, Replicas
 from salver.transport.peer import Refused
 from tests.component.control import Plane, rest, statuses
 from tests.unit.controller.scene import application, deployment

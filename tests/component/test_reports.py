@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from salver.schema.ids import ReplicaID
-from salver.schema.messages import STATUS_TOPIC, Deploy, GetStatus, ReplicaReady, ReplicaReport, Replicas, StatusReport
+from salver.schema.messages import Deploy, GetStatus, ReplicaReady, ReplicaReport, StatusReport
 from salver.schema.status import ReplicaDetails
+from salver.schema.topics import STATUS_TOPIC, Replicas
 from tests.component.control import Plane, rest
 from tests.unit.controller.scene import ID, application, deployment
 

@@ -12,19 +12,9 @@ from salver.handle.session import Session
 from salver.lib.tasks import Tasks, complain
 from salver.schema.application import ApplicationSpec, Preload
 from salver.schema.errors import Disconnected, ProtocolError, SalverError
-from salver.schema.messages import (
-    STATUS_TOPIC,
-    BuildAndDeploy,
-    Delete,
-    Deploy,
-    Done,
-    GetStatus,
-    Message,
-    Status,
-    StatusReport,
-    TopicValue,
-)
+from salver.schema.messages import BuildAndDeploy, Delete, Deploy, Done, GetStatus, Message, StatusReport
 from salver.schema.status import ApplicationStatus, ApplicationStatusOverview, ProxyStatus, ServeStatus
+from salver.schema.topics import STATUS_TOPIC, Status, TopicValue
 from salver.transport.peer import Peer
 from salver.transport.sockets import dial, unix_address
 

@@ -20,8 +20,6 @@ from salver.schema.application import ApplicationSpec, Preload
 from salver.schema.errors import BuildFailed, InvalidOption, ProtocolError, ResourcesUnavailable, SalverError
 from salver.schema.ids import DeploymentID
 from salver.schema.messages import (
-    ROUTES_TOPIC,
-    STATUS_TOPIC,
     ApplicationFound,
     BuildAndDeploy,
     BuildError,
@@ -40,15 +38,14 @@ from salver.schema.messages import (
     ReplicaReady,
     ReplicaReport,
     Shutdown,
-    Status,
     StatusReport,
     Subscribe,
-    TopicValue,
     Unsubscribe,
 )
 from salver.schema.options import ActorOptions
 from salver.schema.process_payloads import BuilderNote, Note, ProxyNote, ReplicaNote
 from salver.schema.status import ApplicationStatus
+from salver.schema.topics import ROUTES_TOPIC, STATUS_TOPIC, Status, TopicValue
 from salver.telemetry.logs import LOGGER_NAME
 from salver.transport.peer import Peer
 

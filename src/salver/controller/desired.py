@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from salver.schema.application import ApplicationSpec, DeploymentSpec
 from salver.schema.errors import SalverError
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import Route, Routes
+from salver.schema.topics import Route, Routes
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,6 @@ from salver.controller.snapshots import Snapshots
 from salver.controller.status import Standing, application_standing, asked, next_standing
 from salver.schema.application import RouterSpec
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import (
-    ROUTES_TOPIC,
-    STATUS_TOPIC,
-    ReplicaEntry,
-    Replicas,
-    Status,
-    replicas_topic,
-)
 from salver.schema.options import BackpressureConfig
 from salver.schema.status import (
     ApplicationStatus,
@@ -30,6 +22,7 @@ from salver.schema.status import (
     ReplicaDetails,
     ServeStatus,
 )
+from salver.schema.topics import ROUTES_TOPIC, STATUS_TOPIC, ReplicaEntry, Replicas, Status, replicas_topic
 
 UNKNOWN = Replicas(unavailable="it does not exist")
 

@@ -2,7 +2,8 @@
 
 from itertools import count
 
-from salver.schema.messages import Snapshot, TopicValue
+from salver.schema.messages import Snapshot
+from salver.schema.topics import TopicValue
 from salver.transport.peer import Peer, encode_message
 
 

@@ -15,7 +15,7 @@ from salver.handle.response import NOT_IN_A_LOOP, running_loop
 from salver.handle.router import Router
 from salver.handle.session import Session
 from salver.schema.errors import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, SalverError
-from salver.schema.messages import ReplicaEntry, Replicas, TopicValue, replicas_topic
+from salver.schema.topics import ReplicaEntry, Replicas, TopicValue, replicas_topic
 
 _GONE = "the replica is gone"
 

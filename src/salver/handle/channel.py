@@ -6,7 +6,7 @@ from typing import Protocol
 from salver.handle.outgoing import MAX_ATTEMPTS, Outgoing
 from salver.lib.tasks import Tasks
 from salver.schema.errors import Disconnected, ProtocolError
-from salver.schema.messages import ReplicaEntry
+from salver.schema.topics import ReplicaEntry
 from salver.transport.framing import FrameConnection
 from salver.transport.large_payloads import LargePayloads
 from salver.transport.sockets import Dial, dial

@@ -247,16 +247,15 @@ class DeploymentHandle(Generic[T_co]):
         call.start(context)
         if isinstance(call, StreamingCall):
             return DeploymentResponseGenerator(call)
-        response = call.response
         if not options.by_reference:
-            response.by_reference = False
-        return response
+            call.response.by_reference = False
+        return call.response
 
     def broadcast(self, method_name: str, *args: Any, **kwargs: Any) -> DeploymentBroadcastResponse:
         """Call a method of every replica that runs; returns at once.
 
-        It takes no place in the queue that `max_queued_requests` limits. A replica that is busy is called when it has
-        room. One that starts meanwhile is not called.
+        It takes no place in the queue. A replica that is busy is called when it has room; one that starts meanwhile is
+        not called.
 
         Raises:
             SalverError: Nothing runs.

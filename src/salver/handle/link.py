@@ -12,7 +12,8 @@ from typing import Final
 from salver.lib.clock import MonotonicClock
 from salver.lib.tasks import Tasks
 from salver.schema.errors import Disconnected, ProtocolError
-from salver.schema.messages import Message, Snapshot, Subscribe, TopicValue, Unsubscribe
+from salver.schema.messages import Message, Snapshot, Subscribe, Unsubscribe
+from salver.schema.topics import TopicValue
 from salver.transport.peer import Answer, Peer
 from salver.transport.sockets import Dial, dial
 

@@ -21,7 +21,7 @@ from salver.handle.waiting import WaitingByPriority, WaitingInOrder
 from salver.schema.application import RouterSpec
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
-from salver.schema.messages import ReplicaEntry, Replicas
+from salver.schema.topics import ReplicaEntry, Replicas
 
 OpenChannel = Callable[[ReplicaEntry, "Router"], Channel]
 RunCustom = Callable[[RouterSpec, "Router"], CustomRouting]

@@ -18,7 +18,7 @@ from salver.handle.router import Router
 from salver.lib.tasks import Tasks
 from salver.schema.application import RouterSpec
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import ReplicaEntry, Replicas, TopicValue, replicas_topic
+from salver.schema.topics import ReplicaEntry, Replicas, TopicValue, replicas_topic
 from salver.transport.sockets import Dial, dial
 from salver.transport.wire import VERSION, Hello
 

@@ -19,7 +19,7 @@ from salver.handle.router import Router
 from salver.handle.session import Session
 from salver.schema.errors import ReplicaUnavailableError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
-from salver.schema.messages import ReplicaEntry
+from salver.schema.topics import ReplicaEntry
 from salver.transport.codec import loads
 from salver.transport.wire import RESERVE, RESERVED, CallHead
 

@@ -34,5 +34,7 @@ def _drop_our_frames(report: traceback.TracebackException) -> None:
         each = waiting.pop()
         if each is not None:
             kept = [frame for frame in each.stack if not frame.filename.startswith(_OURS)]
-            each.stack = traceback.StackSummary.from_list(kept) if kept else each.stack
+            # What has no frame of the user's is our own mistake, but for code that could not even begin.
+            if kept or issubclass(each.exc_type or Exception, SyntaxError):
+                each.stack = traceback.StackSummary.from_list(kept)
             waiting += [each.__cause__, each.__context__, *(each.exceptions or ())]

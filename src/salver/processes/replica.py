@@ -34,16 +34,7 @@ from salver.runtime.context import (
 )
 from salver.runtime.models import models_here, unload_models
 from salver.schema.errors import ProtocolError
-from salver.schema.messages import (
-    Done,
-    Drain,
-    Message,
-    Ranked,
-    Reconfigure,
-    ReplicaFailed,
-    ReplicaJoined,
-    ReplicaReady,
-)
+from salver.schema.messages import Done, Drain, Message, Ranked, Reconfigure, ReplicaFailed, ReplicaJoined, ReplicaReady
 from salver.schema.process_payloads import ReplicaPayload
 from salver.schema.settings import read_settings
 from salver.telemetry.logs import LOGGER_NAME, set_up_logging
@@ -85,25 +76,7 @@ class _Replica:
         self._context.on_stop(self._end)
         # For user code that calls `asyncio.to_thread`: sized by what the replica may use, not by what the machine has.
         loop.set_default_executor(ThreadPoolExecutor(min(32, max(1, ceil(self._payload.num_cpus)) + 4)))
-        link = ControllerLink(
-            role="replica",
-            name=self._context.name,
-            tasks=self._tasks,
-            on_ask=self._answer_controller,
-            on_back=lambda: self._tell_news(link),
-            dial=self._context.dial,
-        )
-        await link.connect(self._payload.controller_address)
-        routers = Routers(
-            link,
-            role="replica",
-            name=self._context.name,
-            tasks=self._tasks,
-            dial=self._context.dial,
-            place=Place(self._context.node_id),
-        )
-        app_name = self._payload.replica.deployment_id.app_name
-        set_session(Session(loop, link, routers, self._payload.controller_address, app_name, dial=self._context.dial))
+        link, routers = await self._join(loop)
         try:
             self._announce(link, self._joined)
             user_code = await self._construct(await self._configuration.rank())
@@ -128,6 +101,24 @@ class _Replica:
         routers.close()
         link.close()
         await self._tasks.close()
+
+    async def _join(self, loop: asyncio.AbstractEventLoop) -> tuple[ControllerLink, Routers]:
+        """Take part in the instance: hear the controller, and call other deployments."""
+        context, address = self._context, self._payload.controller_address
+        link = ControllerLink(
+            role="replica",
+            name=context.name,
+            tasks=self._tasks,
+            on_ask=self._answer_controller,
+            on_back=lambda: self._tell_news(link),
+            dial=context.dial,
+        )
+        await link.connect(address)
+        place = Place(context.node_id)
+        routers = Routers(link, role="replica", name=context.name, tasks=self._tasks, dial=context.dial, place=place)
+        app_name = self._payload.replica.deployment_id.app_name
+        set_session(Session(loop, link, routers, address, app_name, dial=context.dial))
+        return link, routers
 
     def _end(self) -> None:
         self._stop.set()

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from salver.schema.messages import Route, Routes
+from salver.schema.topics import Route, Routes
 
 
 class Match(NamedTuple):

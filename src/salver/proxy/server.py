@@ -27,8 +27,8 @@ from salver.proxy.places import Places
 from salver.proxy.routes import RouteTable
 from salver.proxy.tls import Certificate
 from salver.schema.http import HTTPOptions
-from salver.schema.messages import ROUTES_TOPIC, Routes, TopicValue
 from salver.schema.outcomes import Outcome
+from salver.schema.topics import ROUTES_TOPIC, Routes, TopicValue
 
 if TYPE_CHECKING:
     from salver.proxy.deadlines import Abandoned

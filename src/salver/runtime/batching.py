@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar, overload
 
 from salver.runtime.batch_settings import (
@@ -111,19 +112,24 @@ def batch(
         checked_batch_size_fn(batch_size_fn),
         checked_target_latency(target_latency_s),
     )
-
-    def decorate(function: Any) -> Any:
-        if not callable(function):
-            raise TypeError(_NOT_CALLABLE)
-        kind: Any = BatchedStream if inspect.isasyncgenfunction(function) else Batched
-        return kind(function, settings)
-
     if _func is None:
-        return decorate
-    if not callable(_func):
+        return partial(_decorated, settings)
+    _check_bare(_func)
+    return _decorated(settings, _func)
+
+
+def _decorated(settings: Settings, function: Any) -> Any:
+    if not callable(function):
         raise TypeError(_NOT_CALLABLE)
-    if inspect.isasyncgenfunction(_func):
+    kind: Any = BatchedStream if inspect.isasyncgenfunction(function) else Batched
+    return kind(function, settings)
+
+
+def _check_bare(function: Any) -> None:
+    """Refuse what is decorated without parentheses and is no `async def`."""
+    if not callable(function):
+        raise TypeError(_NOT_CALLABLE)
+    if inspect.isasyncgenfunction(function):
         raise TypeError(f"{_NOT_ASYNC}; for an asynchronous generator, write `@serve.batch()`.")
-    if not inspect.iscoroutinefunction(_func):
+    if not inspect.iscoroutinefunction(function):
         raise TypeError(_NOT_ASYNC)
-    return decorate(_func)

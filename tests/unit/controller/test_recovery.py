@@ -6,7 +6,7 @@ from salver.controller.observed import ADOPTION_TIMEOUT_S
 from salver.controller.publisher import Publisher
 from salver.controller.snapshots import Snapshots
 from salver.schema.ids import ReplicaID
-from salver.schema.messages import replicas_topic
+from salver.schema.topics import replicas_topic
 from tests.unit.controller.scene import ID, Scene, wish
 
 

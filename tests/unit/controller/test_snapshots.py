@@ -3,7 +3,8 @@
 import msgspec
 
 from salver.controller.snapshots import Snapshots
-from salver.schema.messages import Message, Replicas, Snapshot
+from salver.schema.messages import Message, Snapshot
+from salver.schema.topics import Replicas
 
 NONE = Replicas(unavailable="it does not exist")
 

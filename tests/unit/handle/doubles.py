@@ -20,7 +20,7 @@ from salver.replica.admission import Admission
 from salver.schema.application import ImportedCode, RouterSpec
 from salver.schema.errors import Disconnected, ProtocolError, SalverError
 from salver.schema.ids import DeploymentID, ReplicaID
-from salver.schema.messages import ReplicaEntry, Replicas
+from salver.schema.topics import ReplicaEntry, Replicas
 from salver.transport.framing import FrameConnection, FrameSink
 from salver.transport.wire import CALL, CANCEL, HELD, PASS, REJECT, RESERVE, RESERVED, RESULT, ROOM, WAIT
 

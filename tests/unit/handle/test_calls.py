@@ -18,10 +18,7 @@ from salver.schema.errors import (
     SalverError,
 )
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import (
-    Replicas,
-    replicas_topic,
-)
+from salver.schema.topics import Replicas, replicas_topic
 from tests.unit.handle.worlds import CodeError, Hanging, World, echo, fail, in_thread
 from tests.waiting import wait_until
 

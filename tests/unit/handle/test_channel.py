@@ -9,7 +9,7 @@ from salver.handle import channel as channel_module
 from salver.handle.channel import Channel
 from salver.handle.outgoing import Outgoing
 from salver.schema.errors import Disconnected, ProtocolError
-from salver.schema.messages import ReplicaEntry
+from salver.schema.topics import ReplicaEntry
 from salver.transport.framing import FrameConnection, FrameSink
 from salver.transport.wire import CANCEL, CHUNK, END, ERROR, HELLO, MORE, REJECT, RESPONSE, RESULT, ROOM, WAIT
 from tests.unit.handle.doubles import Dialling, Replica

@@ -19,7 +19,7 @@ from salver.handle.outcome import Outcome
 from salver.handle.session import set_session
 from salver.schema.errors import Disconnected, ReplicaDiedError, RequestCancelledError
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import replicas_topic
+from salver.schema.topics import replicas_topic
 from salver.transport.segments import process_pool
 from tests.unit.handle.worlds import CodeError, World
 from tests.unit.transport.large import files_of_segments, maps_of_segments, settle

@@ -13,7 +13,7 @@ import pytest
 from salver.exceptions import RequestCancelledError
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError, ReplicaDiedError
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import Replicas, replicas_topic
+from salver.schema.topics import Replicas, replicas_topic
 from salver.transport.mappings import Mapping
 from salver.transport.segments import process_pool
 from tests.unit.handle.worlds import CodeError, Hanging, World, echo, fail, in_thread

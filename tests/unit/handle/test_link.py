@@ -13,15 +13,9 @@ from salver.schema.errors import (
     ProtocolError,
     SalverError,
 )
-from salver.schema.messages import (
-    Done,
-    GetStatus,
-    Message,
-    Snapshot,
-    Status,
-    StatusReport,
-)
+from salver.schema.messages import Done, GetStatus, Message, Snapshot, StatusReport
 from salver.schema.status import ServeStatus
+from salver.schema.topics import Status
 from salver.transport.memory import MemoryNetwork
 from salver.transport.peer import Peer
 from tests.unit.handle.worlds import Controller, World

@@ -3,7 +3,7 @@
 import pytest
 
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError
-from salver.schema.messages import Replicas
+from salver.schema.topics import Replicas
 from tests.unit.handle.doubles import Net, Request, Sequence, outcomes, routed, running
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from salver.handle.outgoing import Hints
 from salver.handle.router import Router
-from salver.schema.messages import Replicas
+from salver.schema.topics import Replicas
 from tests.unit.handle.doubles import Net, Replica, Request, Sequence, running
 
 

@@ -2,7 +2,7 @@
 
 from salver.handle.retry_budget import MIN_RETRIES, SHARE
 from salver.schema.errors import ProtocolError
-from salver.schema.messages import Replicas
+from salver.schema.topics import Replicas
 from salver.transport.wire import WAIT
 from tests.unit.handle.doubles import Net, Request, Sequence, outcomes, routed, running
 

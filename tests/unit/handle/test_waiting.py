@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from salver.handle.outgoing import Hints, Outgoing
 from salver.handle.waiting import AGEING_S, WaitingByPriority
 from salver.schema.errors import BackPressureError
-from salver.schema.messages import Replicas
+from salver.schema.topics import Replicas
 from tests.unit.handle.doubles import Net, Request, outcomes, running
 
 

@@ -12,17 +12,9 @@ from salver.lib.tasks import Tasks
 from salver.replica.server import ReplicaServer
 from salver.replica.user_code import UserCode
 from salver.schema.ids import DeploymentID, ReplicaID
-from salver.schema.messages import (
-    Message,
-    ReplicaEntry,
-    Replicas,
-    Snapshot,
-    StatusReport,
-    Subscribe,
-    Unsubscribe,
-    replicas_topic,
-)
+from salver.schema.messages import Message, Snapshot, StatusReport, Subscribe, Unsubscribe
 from salver.schema.status import ServeStatus
+from salver.schema.topics import ReplicaEntry, Replicas, replicas_topic
 from salver.transport.memory import MemoryNetwork
 from salver.transport.peer import Peer
 from salver.transport.sockets import Dial

@@ -67,3 +67,12 @@ def test_an_error_that_cannot_be_turned_into_text_has_a_traceback_anyway() -> No
 def test_a_traceback_can_always_be_encoded() -> None:
     assert user_traceback(ValueError("\ud800")).encode().endswith(rb"\ud800")
     assert encodable("é\ud800") == "é\\ud800"
+
+
+def test_code_that_cannot_be_compiled_is_shown_without_our_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = user_traceback(error_of(tmp_path, "def f(:\n", monkeypatch))
+    assert "users_module.py" in text
+    assert "importing.py" not in text
+    assert "importlib" not in text

@@ -21,8 +21,8 @@ from salver.proxy.routes import RouteTable
 from salver.schema.errors import SalverError
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import Route, Routes
 from salver.schema.outcomes import Outcome
+from salver.schema.topics import Route, Routes
 from salver.transport.wire import (
     CHUNK,
     CREDIT,

@@ -6,7 +6,7 @@ from salver.handle.router import Router
 from salver.proxy.places import Places
 from salver.proxy.routes import RouteTable
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import Route, Routes
+from salver.schema.topics import Route, Routes
 from tests.unit.proxy.doubles import Browser, FakeSite, StubRouter, request
 
 

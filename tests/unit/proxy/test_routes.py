@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from salver.proxy.routes import RouteTable
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import Route, Routes
+from salver.schema.topics import Route, Routes
 from tests.unit.proxy.doubles import routes
 
 TABLE = RouteTable(routes(root="/", a="/a", ab="/a/b", c="/c"))

@@ -16,9 +16,9 @@ from salver.proxy.limits import QUIET_S, SWEEP_PERIOD_S
 from salver.proxy.server import BACKLOG, ProxyServer
 from salver.schema.http import HTTPOptions
 from salver.schema.ids import DeploymentID
-from salver.schema.messages import ROUTES_TOPIC, Routes, Status
 from salver.schema.outcomes import Outcome
 from salver.schema.status import ServeStatus
+from salver.schema.topics import ROUTES_TOPIC, Routes, Status
 from tests.unit.proxy.doubles import Loop, StubRouter, Transport, parsed, request, routes
 
 

@@ -12,7 +12,7 @@ from salver.handle.policies.locality import Locality, Place
 from salver.handle.policies.prefix import PREFIX_LENGTH, PrefixAffinity
 from salver.handle.policies.turns import LeastLoaded, RoundRobin
 from salver.schema.conversion import struct_from
-from salver.schema.messages import ReplicaEntry
+from salver.schema.topics import ReplicaEntry
 
 TWO_CHOICES = "power_of_two_choices"
 """What a router does by itself."""

@@ -8,7 +8,7 @@ from salver.handle.policies.base import Policy
 if TYPE_CHECKING:
     from salver.handle.channel import Channel
     from salver.handle.outgoing import Outgoing
-    from salver.schema.messages import ReplicaEntry
+    from salver.schema.topics import ReplicaEntry
 
 T = TypeVar("T")
 

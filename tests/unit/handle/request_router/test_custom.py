@@ -10,7 +10,7 @@ from salver.handle.outgoing import Hints
 from salver.handle.request_router.api import PendingRequest, RunningReplica
 from salver.handle.request_router.custom import Groups
 from salver.schema.errors import BackPressureError, DeploymentUnavailableError
-from salver.schema.messages import Replicas
+from salver.schema.topics import Replicas
 from tests.unit.handle.doubles import USER_CODE, Choose, Net, Request, UserCode, outcomes, routed, running
 
 

@@ -10,7 +10,7 @@ from salver.handle.request_router.api import Caller, PendingRequest, RequestRout
 from salver.handle.request_router.builtin import POLICY_OF, ConsistentHashRouter, PrefixAffinityRouter, RoundRobinRouter
 from salver.handle.request_router.mixins import LocalityMixin, MultiplexMixin
 from salver.schema.ids import ReplicaID
-from salver.schema.messages import ReplicaEntry
+from salver.schema.topics import ReplicaEntry
 from tests.unit.handle.doubles import DEPLOYMENT, Request
 
 
