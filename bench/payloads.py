@@ -30,6 +30,9 @@ class Store:
     async def give(self) -> Any:
         return self._array
 
+    async def relay(self, array: Any) -> Any:
+        return array
+
 
 def payloads() -> list[Figure]:
     """Return ratios to a copy of the same bytes, and milliseconds of smaller arguments."""
@@ -48,12 +51,14 @@ def _measure_100_mb() -> list[Figure]:
     array = np.random.default_rng(1).random(100 * MB // 8)
     copy = array.copy()
     handle = serve.run(Store.bind(array.nbytes), name="bench-payloads", route_prefix=None)
+    second, third = (serve.run(Store.bind(0), name=f"bench-payloads-{name}", route_prefix=None) for name in "bc")
     work: dict[str, Callable[[], Any]] = {
         "copy": lambda: np.copyto(copy, array),
         "argument": lambda: handle.take.remote(array).result(timeout_s=60),
         "max": array.max,
         "argument that is read": lambda: handle.look.remote(array).result(timeout_s=60),
         "result": lambda: handle.give.remote().result(timeout_s=60),
+        "three": lambda: third.take.remote(second.relay.remote(handle.give.remote())).result(timeout_s=60),
     }
     seconds: dict[str, list[float]] = {name: [] for name in work}
     # Turn by turn, so that a slow moment of the machine hits all.
@@ -74,6 +79,9 @@ def _measure_100_mb() -> list[Figure]:
             _ratios(seconds["argument that is read"], read),
         ),
         Figure("result_100_mb", "100 MB numpy result", "× a copy", _ratios(seconds["result"], base)),
+        Figure(
+            "three_100_mb", "100 MB numpy array through three deployments", "× a copy", _ratios(seconds["three"], base)
+        ),
     ]
 
 
