@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar, overload
 
 from salver.runtime.batch_settings import (
@@ -112,18 +113,17 @@ def batch(
         checked_target_latency(target_latency_s),
     )
 
-    def decorate(function: Any) -> Any:
-        if not callable(function):
-            raise TypeError(_NOT_CALLABLE)
-        kind: Any = BatchedStream if inspect.isasyncgenfunction(function) else Batched
-        return kind(function, settings)
-
     if _func is None:
-        return decorate
-    if not callable(_func):
-        raise TypeError(_NOT_CALLABLE)
+        return partial(_batched, settings)
     if inspect.isasyncgenfunction(_func):
         raise TypeError(f"{_NOT_ASYNC}; for an asynchronous generator, write `@serve.batch()`.")
-    if not inspect.iscoroutinefunction(_func):
+    if callable(_func) and not inspect.iscoroutinefunction(_func):
         raise TypeError(_NOT_ASYNC)
-    return decorate(_func)
+    return _batched(settings, _func)
+
+
+def _batched(settings: Settings, function: Any) -> Any:
+    if not callable(function):
+        raise TypeError(_NOT_CALLABLE)
+    kind: Any = BatchedStream if inspect.isasyncgenfunction(function) else Batched
+    return kind(function, settings)
