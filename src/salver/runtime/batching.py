@@ -112,24 +112,18 @@ def batch(
         checked_batch_size_fn(batch_size_fn),
         checked_target_latency(target_latency_s),
     )
+
     if _func is None:
-        return partial(_decorated, settings)
-    _check_bare(_func)
-    return _decorated(settings, _func)
+        return partial(_batched, settings)
+    if inspect.isasyncgenfunction(_func):
+        raise TypeError(f"{_NOT_ASYNC}; for an asynchronous generator, write `@serve.batch()`.")
+    if callable(_func) and not inspect.iscoroutinefunction(_func):
+        raise TypeError(_NOT_ASYNC)
+    return _batched(settings, _func)
 
 
-def _decorated(settings: Settings, function: Any) -> Any:
+def _batched(settings: Settings, function: Any) -> Any:
     if not callable(function):
         raise TypeError(_NOT_CALLABLE)
     kind: Any = BatchedStream if inspect.isasyncgenfunction(function) else Batched
     return kind(function, settings)
-
-
-def _check_bare(function: Any) -> None:
-    """Refuse what is decorated without parentheses and is no `async def`."""
-    if not callable(function):
-        raise TypeError(_NOT_CALLABLE)
-    if inspect.isasyncgenfunction(function):
-        raise TypeError(f"{_NOT_ASYNC}; for an asynchronous generator, write `@serve.batch()`.")
-    if not inspect.iscoroutinefunction(function):
-        raise TypeError(_NOT_ASYNC)
