@@ -34,7 +34,15 @@ def _drop_our_frames(report: traceback.TracebackException) -> None:
         each = waiting.pop()
         if each is not None:
             kept = [frame for frame in each.stack if not frame.filename.startswith(_OURS)]
-            # What has no frame of the user's is our own mistake, but for code that could not even begin.
-            if kept or issubclass(each.exc_type or Exception, SyntaxError):
+            if kept or _says_all(each.exc_type or Exception):
                 each.stack = traceback.StackSummary.from_list(kept)
             waiting += [each.__cause__, each.__context__, *(each.exceptions or ())]
+
+
+def _says_all(kind: type[BaseException]) -> bool:
+    """Whether an error with no frame of the user's needs none to be understood.
+
+    So it is with code that could not even begin, and with errors of Salver's own types, whose message says what to do.
+    Any other is our own mistake, and its frames are what finds it.
+    """
+    return issubclass(kind, SyntaxError) or kind.__module__.partition(".")[0] == __name__.partition(".")[0]

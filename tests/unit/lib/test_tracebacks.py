@@ -8,6 +8,7 @@ import pytest
 import salver
 from salver.lib.importing import import_module
 from salver.lib.tracebacks import encodable, user_traceback
+from salver.schema.errors import SalverError
 
 
 def error_of(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> BaseException:
@@ -54,6 +55,22 @@ def test_frames_of_a_directory_whose_name_begins_like_ours_stay() -> None:
 
 def test_an_error_without_frames_of_the_users_keeps_all() -> None:
     assert user_traceback(ValueError("no")) == "ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shows_frames"), [(ValueError, True), (SalverError, False)], ids=["other", "of_salver"]
+)
+def test_of_an_error_with_frames_of_ours_alone_only_one_that_salver_words_itself_hides_them(
+    kind: type[Exception], shows_frames: bool
+) -> None:
+    code = compile("raise kind('what to do')", f"{Path(salver.__file__).parent}/somewhere.py", "exec")
+    try:
+        exec(code, {"kind": kind})
+    except kind as error:
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # without this test's own frame
+        text = user_traceback(error)
+    assert ("somewhere.py" in text) is shows_frames
+    assert text.endswith("what to do")
 
 
 def test_an_error_that_cannot_be_turned_into_text_has_a_traceback_anyway() -> None:
