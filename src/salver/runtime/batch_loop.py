@@ -82,9 +82,8 @@ class BatchLoop:
 
     def withdraw(self, item: Item) -> None:
         """Forget an item whose caller has left; a batch that runs goes on."""
-        before = len(self._queue)
-        self._queue.discard(item)
-        self._counters.batch_queue_length -= before - len(self._queue)
+        if self._queue.discard(item):
+            self._counters.batch_queue_length -= 1
         if len(self.running) < self._settings.max_concurrent_batches:
             self._set_timer()
 

@@ -114,14 +114,16 @@ class BatchQueue(Generic[T]):
             self._measure(item.shape, lane)
         return len(lane.items) == 1 or self._is_full(lane)
 
-    def discard(self, item: T) -> None:
-        """Forget an item, if it still waits."""
+    def discard(self, item: T) -> bool:
+        """Forget an item; say whether it still waited. Others may be refused, now that batches form without it."""
         lane = self._lanes.get(item.shape)
-        if lane is not None and item in lane.items:
-            self._remove(item, lane)
-            if self._size_of is not None:
-                lane.fitting, lane.is_closed = 0, False
-                self._measure(item.shape, lane)
+        if lane is None or item not in lane.items:
+            return False
+        self._remove(item, lane)
+        if self._size_of is not None:
+            lane.fitting, lane.is_closed = 0, False
+            self._measure(item.shape, lane)
+        return True
 
     def take(self, now: float) -> list[T]:
         """Return the next batch, of which the first item came first; nothing while all should wait for more."""

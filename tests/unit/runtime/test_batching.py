@@ -687,6 +687,29 @@ def test_it_can_be_asked_what_runs() -> None:
     run(main())
 
 
+def test_a_caller_who_leaves_and_an_item_that_is_refused_thereby_count_once_each() -> None:
+    @serve.batch(max_batch_size=2, batch_wait_timeout_s=0.0, batch_size_fn=sum)
+    async def handle(items: list[int]) -> list[int]:
+        await asyncio.sleep(1)
+        return items
+
+    async def main() -> None:
+        running = asyncio.ensure_future(handle(2))
+        await asyncio.sleep(0.5)
+        # Of those that wait the first two fill a batch, so the third is measured only when one of them has left.
+        calls = [asyncio.ensure_future(handle(size)) for size in (1, 1, 3)]
+        await asyncio.sleep(0.1)
+        calls[0].cancel()
+        with pytest.raises(RuntimeError, match="Size of item is greater"):
+            await calls[2]
+        assert [await running, await calls[1]] == [2, 1]
+        counters = handle.counters
+        assert counters is not None
+        assert counters.batch_queue_length == 0
+
+    run(main())
+
+
 def test_counters_tell_sizes_waits_and_times() -> None:
     recorder = Recorder(takes_s=0.5)
 
